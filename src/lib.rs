@@ -1,0 +1,43 @@
+//! `ehlo`: a small SMTP server that is made to be read.
+//!
+//! Every client has a thread; a thread is a loop; the loop reads a line, asks
+//! the protocol what to answer, and answers. Arrows run down only, and
+//! `tests/layers.rs` holds them to it:
+//!
+//! ```text
+//! main.rs      signals, exit codes
+//! config.rs    flags, checked
+//!    │
+//! server/      listener.rs   accept, and a thread for each client
+//!    │         clients.rs    who is connected: caps, shutdown
+//!    │         connection.rs the loop of one client
+//!    │         receive.rs    from 354 to stored: where wire and store meet
+//!    │
+//! store/       spool.rs      one message to all its mailboxes, for good
+//!    │         draft.rs      a message while it is received
+//!    │         maildir.rs    one mailbox: link, rename, fsync
+//!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
+//!    │
+//! wire/        socket.rs     one absolute deadline
+//!    │         lines.rs      lines in, replies out, close
+//!    │         body.rs       dots and line ends of a message, pure
+//!    │         trace.rs      the dialogue, printed
+//!    │
+//! smtp/        session.rs    the order of commands: the state machine
+//!              site.rs       whose mail this is
+//!              command.rs    one line → one command
+//!              address.rs    the grammar of addresses
+//!              reply.rs      every reply, by name
+//!              text.rs       client text made harmless
+//! ```
+//!
+//! `store/` and `wire/` do not know each other. `smtp/` is pure: it opens no
+//! socket and no file, reads no clock, starts no thread.
+//!
+//! The book in `docs/` walks through all of it; start with `docs/README.md`.
+
+pub mod config;
+pub mod server;
+pub mod smtp;
+pub mod store;
+pub mod wire;

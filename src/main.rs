@@ -1,0 +1,77 @@
+//! The program: flags in, exit code out, and the signals that end it.
+//!
+//! Exit codes: 0 after SIGINT or SIGTERM, 2 for a wrong flag, 71 if a port
+//! cannot be opened, 78 if the spool cannot be used (the last two are
+//! EX_OSERR and EX_CONFIG of `sysexits.h`).
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use ehlo::config::{self, Request};
+use ehlo::server::{BindError, Handle, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const USAGE: u8 = 2;
+const CANNOT_LISTEN: u8 = 71;
+const BAD_CONFIGURATION: u8 = 78;
+/// After a second signal: the shutdown was not finished.
+const IMPATIENT: i32 = 1;
+
+fn main() -> ExitCode {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, line)) => {
+            // With nobody to read it there is still the exit code.
+            let _ = writeln!(io::stderr(), "ehlo: {line}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Does everything; the error is an exit code and one line for a person.
+fn run() -> Result<(), (u8, String)> {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let config = match config::from_args(&args).map_err(|error| (USAGE, error.to_string()))? {
+        Request::Serve(config) => config,
+        Request::Print(text) => {
+            // Somebody who closes the pipe, `ehlo --help | head -1`, has seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            return Ok(());
+        }
+    };
+    let server = Server::bind(config).map_err(|error| match error {
+        BindError::Listen(..) => (CANNOT_LISTEN, error.to_string()),
+        BindError::Spool(..) => (BAD_CONFIGURATION, error.to_string()),
+    })?;
+    let signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|error| (CANNOT_LISTEN, format!("cannot catch signals: {error}")))?;
+    let handle = server.handle();
+    thread::spawn(move || wait_for_signals(signals, &handle));
+
+    // The ports are open. These lines tell scripts that they can begin.
+    let mut ready = String::new();
+    for address in server.addresses() {
+        ready += &format!("listening smtp {address}\n");
+    }
+    let mut stdout = io::stdout();
+    // A server whose standard output is closed still serves.
+    let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
+    server.run();
+    Ok(())
+}
+
+/// The first signal begins the shutdown, a second one ends the program at once.
+fn wait_for_signals(mut signals: Signals, handle: &Handle) {
+    for (count, _) in signals.forever().enumerate() {
+        if count > 0 {
+            std::process::exit(IMPATIENT);
+        }
+        log::info!("shutting down, the signal again ends it at once");
+        handle.shutdown();
+    }
+}

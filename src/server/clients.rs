@@ -1,0 +1,217 @@
+//! Who is connected: caps for all and for each address, and the last round
+//! before the server goes down.
+//!
+//! In: connections as they are accepted. Out: a [`Place`], which is given back
+//! when it is dropped, so that no way of ending a session, a panic included,
+//! can leak one.
+//!
+//! Book: docs/08-threads.md.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a shutdown looks for clients that finished their message.
+const SWEEP: Duration = Duration::from_millis(50);
+
+/// All clients, and how many there may be.
+#[derive(Debug)]
+pub struct Clients {
+    max: usize,
+    /// 0 for no limit.
+    max_per_client: usize,
+    live: Mutex<Live>,
+    /// Told whenever a client leaves.
+    left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    clients: HashMap<u64, Arc<Client>>,
+    /// How many of `clients` come from one address; no entry for none.
+    per_address: HashMap<IpAddr, usize>,
+    /// Clients so far.
+    count: u64,
+}
+
+/// One connected client.
+#[derive(Debug)]
+pub struct Client {
+    /// Counts clients from 1; stands in the log, the trace and the thread's name.
+    pub number: u64,
+    /// An IPv4 client that came over IPv6 has its IPv4 address here.
+    pub address: SocketAddr,
+    /// The connection. Only this client's own thread reads or writes it.
+    pub tcp: Arc<TcpStream>,
+    /// Whether it is sending a message, which a shutdown lets it finish.
+    pub is_sending: AtomicBool,
+}
+
+/// A client's place among all, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    clients: Arc<Clients>,
+    client: Arc<Client>,
+}
+
+impl Clients {
+    /// Room for `max` clients, and `max_per_client` from one address, where 0
+    /// means as many as fit.
+    pub fn new(max: usize, max_per_client: usize) -> Clients {
+        Clients { max, max_per_client, live: Mutex::default(), left: Condvar::new() }
+    }
+
+    /// Gives a client its place, or `None` where a cap is reached.
+    pub fn admit(self: &Arc<Clients>, tcp: &Arc<TcpStream>, from: SocketAddr) -> Option<Place> {
+        let address = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let mut live = self.live();
+        let same = live.per_address.get(&group(address.ip())).copied().unwrap_or(0);
+        let is_crowd = self.max_per_client != 0 && same >= self.max_per_client;
+        if live.clients.len() >= self.max || is_crowd {
+            return None;
+        }
+        live.count += 1;
+        let client = Arc::new(Client {
+            number: live.count,
+            address,
+            tcp: Arc::clone(tcp),
+            is_sending: AtomicBool::new(false),
+        });
+        live.per_address.insert(group(address.ip()), same + 1);
+        live.clients.insert(client.number, Arc::clone(&client));
+        Some(Place { clients: Arc::clone(self), client })
+    }
+
+    /// Sees all clients out: those that are not sending a message find the end
+    /// of their input at once, the others after it. Waits until all are gone or
+    /// `limit` has passed, and says how many are left.
+    pub fn drain(&self, limit: Duration) -> usize {
+        let start = Instant::now();
+        let mut live = self.live();
+        while !live.clients.is_empty() && start.elapsed() < limit {
+            for client in live.clients.values() {
+                if !client.is_sending.load(Ordering::SeqCst) {
+                    // Its thread reads the end, and says 421 itself: no other
+                    // thread ever writes to a client. An error means it is gone.
+                    let _ = client.tcp.shutdown(Shutdown::Read);
+                }
+            }
+            live = match self.left.wait_timeout(live, SWEEP) {
+                Ok((live, _)) => live,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        live.clients.len()
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic in a session does not happen while it holds this lock.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The client that has this place.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            log::error!("{}: a bug ended this session, please report it", self.client);
+        }
+        let mut live = self.clients.live();
+        live.clients.remove(&self.client.number);
+        let group = group(self.client.address.ip());
+        match live.per_address.get_mut(&group) {
+            Some(same) if *same > 1 => *same -= 1,
+            _ => drop(live.per_address.remove(&group)),
+        }
+        self.clients.left.notify_all();
+    }
+}
+
+/// Who counts as one client: an IPv4 address, or an IPv6 network of 64 bits,
+/// because that is what one customer gets.
+fn group(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// As the log names it: `client 7 (192.0.2.1:4711)`.
+impl Display for Client {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "client {} ({})", self.number, self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn tcp() -> Arc<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+    }
+
+    fn from(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 4711)
+    }
+
+    #[test]
+    fn places_are_capped_in_total_and_given_back() {
+        let clients = Arc::new(Clients::new(2, 0));
+        let tcp = tcp();
+        let one = clients.admit(&tcp, from("192.0.2.1")).unwrap();
+        let _two = clients.admit(&tcp, from("192.0.2.1")).unwrap();
+        assert!(clients.admit(&tcp, from("192.0.2.2")).is_none());
+        drop(one);
+        assert!(clients.admit(&tcp, from("192.0.2.2")).is_some());
+    }
+
+    #[test]
+    fn an_address_is_capped_however_it_is_written() {
+        let clients = Arc::new(Clients::new(10, 1));
+        let tcp = tcp();
+        let _one = clients.admit(&tcp, from("192.0.2.1")).unwrap();
+        assert!(clients.admit(&tcp, from("::ffff:192.0.2.1")).is_none());
+        let _two = clients.admit(&tcp, from("2001:db8::1")).unwrap();
+        assert!(clients.admit(&tcp, from("2001:db8::2:0:0:1")).is_none());
+        assert!(clients.admit(&tcp, from("2001:db8:0:1::1")).is_some());
+    }
+
+    #[test]
+    fn a_panic_gives_the_place_back() {
+        let clients = Arc::new(Clients::new(1, 1));
+        let tcp = tcp();
+        let place = clients.admit(&tcp, from("192.0.2.1")).unwrap();
+        let thread = thread::spawn(move || {
+            let _place = place;
+            panic!("a bug in one session");
+        });
+        assert!(thread.join().is_err());
+        assert!(clients.admit(&tcp, from("192.0.2.1")).is_some());
+        assert!(clients.live().per_address.is_empty());
+    }
+
+    #[test]
+    fn draining_ends_at_its_limit_and_counts_who_is_left() {
+        let clients = Arc::new(Clients::new(1, 1));
+        let place = clients.admit(&tcp(), from("192.0.2.1")).unwrap();
+        assert_eq!(clients.drain(Duration::from_millis(60)), 1);
+        drop(place);
+        assert_eq!(clients.drain(Duration::from_secs(60)), 0);
+    }
+}

@@ -1,0 +1,133 @@
+//! From 354 to stored: the one place where the wire meets the store.
+//!
+//! In: a client about to send a message, and its envelope. Out: the [`Outcome`],
+//! which the session turns into a reply. The message streams from the input
+//! buffer through [`Unstuffer`] into a [`Draft`]. Once something is wrong with
+//! it the draft goes, and the rest is read to its end and forgotten, so that
+//! client and server still agree where the next command begins.
+//!
+//! Book: docs/07-maildir.md.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use crate::server::Shared;
+use crate::server::clients::Client;
+use crate::smtp::session::{Envelope, Outcome, Session};
+use crate::smtp::text::printable;
+use crate::store::draft::Draft;
+use crate::store::spool::MessageName;
+use crate::store::trace::TraceFields;
+use crate::wire::body::{Piece, Unstuffer};
+use crate::wire::lines::{Lost, Wire};
+
+/// More `Received` fields than this are a loop (RFC 5321 section 6.3 asks for at
+/// least 100).
+const RECEIVED_LIMIT: usize = 100;
+
+/// Receives one message and stores it for every recipient. An error means that
+/// the client is gone or too slow; then nothing is stored.
+pub fn receive(
+    wire: &mut Wire,
+    session: &Session,
+    envelope: &Envelope,
+    client: &Client,
+    shared: &Shared,
+) -> Result<Outcome, Lost> {
+    client.is_sending.store(true, Ordering::SeqCst);
+    let outcome = read_and_store(wire, session, envelope, client, shared);
+    client.is_sending.store(false, Ordering::SeqCst);
+    outcome
+}
+
+fn read_and_store(
+    wire: &mut Wire,
+    session: &Session,
+    envelope: &Envelope,
+    client: &Client,
+    shared: &Shared,
+) -> Result<Outcome, Lost> {
+    let when = Timestamp::now();
+    let name = shared.spool.name(when);
+    let fields = TraceFields {
+        reverse_path: &envelope.reverse_path,
+        client_name: session.client_name(),
+        client_address: client.address.ip(),
+        hostname: &shared.site.hostname,
+        protocol: session.protocol(envelope),
+        id: &name.id,
+        only_recipient: match envelope.recipients.as_slice() {
+            [only] => Some(&only.address),
+            _ => None,
+        },
+        when,
+    };
+    let mut draft = shared.spool.draft(&name, &fields.to_text()).map_err(fault);
+
+    let mut unstuffer = Unstuffer::default();
+    wire.begin_message()?;
+    loop {
+        let (taken, piece) = unstuffer.next(wire.message()?);
+        let is_end = match piece {
+            Piece::Text(text) => {
+                if let Ok(open) = &mut draft
+                    && let Err(error) = open.write(text)
+                {
+                    draft = Err(fault(error));
+                }
+                false
+            }
+            Piece::End => true,
+            Piece::BareNewline => return Ok(Outcome::BareNewline),
+        };
+        wire.consume(taken);
+        if is_end {
+            break;
+        }
+        // Dropping the draft gives the room on disk back at once.
+        if unstuffer.octets() > shared.site.max_size {
+            draft = Err(Outcome::TooBig);
+        }
+    }
+    wire.end_message(unstuffer.octets());
+
+    // Syncing takes long, and the client may be waiting for earlier replies.
+    wire.flush()?;
+    Ok(match draft {
+        Ok(draft) if draft.received_fields() > RECEIVED_LIMIT => Outcome::Loop,
+        Ok(draft) => store(draft, &name, envelope, shared),
+        Err(outcome) => outcome,
+    })
+    .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), envelope, client))
+}
+
+/// From here on the message survives a power cut, or it is not stored at all.
+fn store(draft: Draft, name: &MessageName, envelope: &Envelope, shared: &Shared) -> Outcome {
+    let mailboxes: Vec<_> = envelope.recipients.iter().map(|to| &to.mailbox).collect();
+    match shared.spool.deliver(draft, name, &mailboxes) {
+        Ok(()) => Outcome::Stored(name.id.clone()),
+        Err(error) => fault(error),
+    }
+}
+
+/// What the client is told about an error of our disk; the log is told more.
+fn fault(error: io::Error) -> Outcome {
+    log::error!("cannot store a message: {error}");
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Outcome::NoRoom,
+        _ => Outcome::Failed,
+    }
+}
+
+/// One line for each message, with the id that its file and its reply have.
+fn log_outcome(outcome: &Outcome, octets: u64, envelope: &Envelope, client: &Client) {
+    let from = printable(envelope.reverse_path.to_string());
+    let count = envelope.recipients.len();
+    let what = match outcome {
+        Outcome::Stored(id) => format!("stored {id}"),
+        refused => format!("refused ({refused:?})"),
+    };
+    log::info!("{client}: {what}: {octets} octets from {from} for {count} mailboxes");
+}

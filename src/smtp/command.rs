@@ -1,0 +1,291 @@
+//! Commands and their arguments (RFC 5321 section 4.1.1).
+//!
+//! In: one line from the client, without its CR LF. Out: a [`Command`] whose
+//! arguments are parsed and complete, or the reply that says what is wrong with
+//! the line itself (500, 501, 555). Whether the command is allowed now is not
+//! asked here: that is `session.rs`.
+//!
+//! Book: docs/04-commands-and-addresses.md.
+
+use crate::smtp::address::{ForwardPath, ReversePath, is_client_name};
+use crate::smtp::reply::{self, Reply};
+
+/// The longest command line we take, CR LF included. RFC 5321 section 4.5.3.1.4
+/// asks for 512; each extension adds what its parameters of MAIL need.
+pub const COMMAND_LINE_LIMIT: usize = 512
+    + 26 // " SIZE=" and 20 digits (RFC 1870 section 3)
+    + 17 // " BODY=8BITMIME" and room to grow (RFC 6152 section 2)
+    + 10; // " SMTPUTF8" (RFC 6531 section 3.1)
+
+/// RFC 1870 section 4: a size has up to 20 digits.
+const SIZE_DIGITS: usize = 20;
+
+/// One command of a client, ready to be acted on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `EHLO name`: I am `name`, and I know that there are extensions.
+    Ehlo(String),
+    /// `HELO name`: I am `name`, and RFC 821 is all I know.
+    Helo(String),
+    /// `MAIL FROM:<…>`: opens a transaction.
+    Mail(Mail),
+    /// `RCPT TO:<…>`: one more recipient.
+    Rcpt(ForwardPath),
+    /// `DATA`: the message follows.
+    Data,
+    /// `RSET`: forget the transaction.
+    Rset,
+    /// `NOOP`: are you there?
+    Noop,
+    /// `HELP`: a reminder for people who type.
+    Help,
+    /// `VRFY name`: does this mailbox exist?
+    Vrfy,
+    /// `EXPN list`: who is on this list?
+    Expn,
+    /// `STARTTLS`: encrypt from here on (RFC 3207).
+    StartTls,
+    /// `AUTH mechanism`: I can prove who I am (RFC 4954).
+    Auth,
+    /// `QUIT`: goodbye.
+    Quit,
+    /// `GET /…` and the like: not SMTP at all.
+    Http,
+}
+
+/// What MAIL says: the sender, and the parameters of the extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Where errors are reported to.
+    pub from: ReversePath,
+    /// `SIZE=n`: how large the message will be, in octets (RFC 1870).
+    pub size: Option<u64>,
+    /// `SMTPUTF8`: addresses and header fields may be UTF-8 (RFC 6531).
+    pub smtputf8: bool,
+}
+
+impl Command {
+    /// Reads one line, without its CR LF; blanks at its end do not count. The
+    /// error is the reply to give.
+    pub fn parse(line: &[u8]) -> Result<Command, Reply> {
+        let line = std::str::from_utf8(line).map_err(|_| reply::not_text())?;
+        let line = line.trim_end_matches([' ', '\t']);
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let verb = verb.to_ascii_uppercase();
+
+        match verb.as_str() {
+            "EHLO" => client_name(&verb, argument).map(Command::Ehlo),
+            "HELO" => client_name(&verb, argument).map(Command::Helo),
+            "MAIL" => mail(argument).map(Command::Mail),
+            "RCPT" => rcpt(argument).map(Command::Rcpt),
+            "DATA" => alone(Command::Data, &verb, argument),
+            "RSET" => alone(Command::Rset, &verb, argument),
+            "QUIT" => alone(Command::Quit, &verb, argument),
+            "STARTTLS" => alone(Command::StartTls, &verb, argument),
+            // NOOP and HELP may carry any text (RFC 5321 sections 4.1.1.8, 4.1.1.9).
+            "NOOP" => Ok(Command::Noop),
+            "HELP" => Ok(Command::Help),
+            "VRFY" if argument.is_empty() => Err(reply::bad_argument("VRFY name")),
+            "VRFY" => Ok(Command::Vrfy),
+            "EXPN" => Ok(Command::Expn),
+            "AUTH" if argument.is_empty() => Err(reply::bad_argument("AUTH mechanism")),
+            "AUTH" => Ok(Command::Auth),
+            "GET" | "HEAD" | "POST" | "PUT" | "OPTIONS" | "CONNECT" => Ok(Command::Http),
+            // Many introductions list the first three as commands. They never were.
+            "SUBJECT" | "CC" | "BCC" | "SUBJECT:" | "CC:" | "BCC:" | "FROM:" | "TO:" | "DATE:" => {
+                Err(reply::header_field_is_no_command())
+            }
+            _ => Err(reply::unknown_command()),
+        }
+    }
+}
+
+fn client_name(verb: &str, argument: &str) -> Result<String, Reply> {
+    match is_client_name(argument) {
+        true => Ok(argument.to_owned()),
+        false => Err(reply::bad_client_name(verb)),
+    }
+}
+
+/// A command that takes no argument.
+fn alone(command: Command, verb: &str, argument: &str) -> Result<Command, Reply> {
+    match argument {
+        "" => Ok(command),
+        _ => Err(reply::bad_argument(&format!("{verb}, with nothing after it"))),
+    }
+}
+
+/// `FROM:<reverse-path> [parameters]`
+fn mail(argument: &str) -> Result<Mail, Reply> {
+    let path = after_keyword(argument, "FROM:")
+        .ok_or_else(|| reply::bad_argument("MAIL FROM:<ann@host.example>"))?;
+    let (from, rest) =
+        ReversePath::parse(path).map_err(|why| reply::bad_sender(&why.to_string()))?;
+    let parameters = parameters(rest).ok_or_else(|| reply::bad_sender("text right after the >"))?;
+
+    let mut mail = Mail { from, size: None, smtputf8: false };
+    let mut seen: Vec<String> = Vec::new();
+    for parameter in parameters {
+        let (keyword, value) = match parameter.split_once('=') {
+            Some((keyword, value)) => (keyword, Some(value)),
+            None => (parameter, None),
+        };
+        let keyword = keyword.to_ascii_uppercase();
+        match (keyword.as_str(), value) {
+            ("SIZE", value) => mail.size = Some(size(value)?),
+            // Every message is stored octet for octet, so the two differ only for
+            // whoever has to pass it on.
+            ("BODY", Some(value)) if is_body(value) => {}
+            ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
+            ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
+            _ => return Err(reply::unknown_parameter(&keyword)),
+        }
+        if seen.contains(&keyword) {
+            return Err(reply::bad_parameter("a parameter was given twice"));
+        }
+        seen.push(keyword);
+    }
+    Ok(mail)
+}
+
+/// `TO:<forward-path>`. No extension of ours gives RCPT a parameter.
+fn rcpt(argument: &str) -> Result<ForwardPath, Reply> {
+    let path = after_keyword(argument, "TO:")
+        .ok_or_else(|| reply::bad_argument("RCPT TO:<bob@host.example>"))?;
+    let (to, rest) =
+        ForwardPath::parse(path).map_err(|why| reply::bad_recipient(&why.to_string()))?;
+    let mut parameters =
+        parameters(rest).ok_or_else(|| reply::bad_recipient("text right after the >"))?;
+    match parameters.next() {
+        None => Ok(to),
+        Some(parameter) => Err(reply::unknown_parameter(parameter)),
+    }
+}
+
+/// What follows `keyword`, in upper or lower case. There is no blank between
+/// the colon and the path (RFC 5321 section 3.3); clients that put one there
+/// get a 501 from the address parser, which shows the right form.
+fn after_keyword<'a>(argument: &'a str, keyword: &str) -> Option<&'a str> {
+    let (word, rest) = argument.split_at_checked(keyword.len())?;
+    word.eq_ignore_ascii_case(keyword).then_some(rest)
+}
+
+/// The words after a path, or `None` if no blank parts them from it.
+fn parameters(rest: &str) -> Option<impl Iterator<Item = &str>> {
+    let parted = rest.is_empty() || rest.starts_with(' ');
+    parted.then(|| rest.split(' ').filter(|word| !word.is_empty()))
+}
+
+/// The value of SIZE. A number too large for us is still a number: it becomes
+/// the largest we know, and the limit refuses it with 552.
+fn size(value: Option<&str>) -> Result<u64, Reply> {
+    let digits = value.unwrap_or("");
+    let is_number =
+        (1..=SIZE_DIGITS).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
+    match is_number {
+        true => Ok(digits.parse().unwrap_or(u64::MAX)),
+        false => Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits")),
+    }
+}
+
+/// The values of BODY (RFC 6152 section 2).
+fn is_body(value: &str) -> bool {
+    value.eq_ignore_ascii_case("7BIT") || value.eq_ignore_ascii_case("8BITMIME")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail_of(line: &str) -> Mail {
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Mail(mail)) => mail,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    /// Code and enhanced code of the refusal.
+    fn refusal(line: &str) -> String {
+        let reply = Command::parse(line.as_bytes()).unwrap_err();
+        format!("{} {}", reply.code(), reply.enhanced().unwrap())
+    }
+
+    #[test]
+    fn verbs_keywords_and_parameters_are_taken_in_any_case() {
+        assert_eq!(Command::parse(b"dAtA"), Ok(Command::Data));
+        let mail = mail_of("mail from:<Ann@Host.example> size=7 Body=8bitmime smtputf8");
+        assert_eq!(mail.from.to_string(), "<Ann@Host.example>");
+        assert_eq!((mail.size, mail.smtputf8), (Some(7), true));
+    }
+
+    #[test]
+    fn blanks_at_the_end_of_a_line_do_not_count() {
+        assert_eq!(Command::parse(b"QUIT \t "), Ok(Command::Quit));
+        assert_eq!(refusal(" QUIT"), "500 5.5.2");
+    }
+
+    #[test]
+    fn a_size_beyond_all_numbers_is_the_largest_number() {
+        assert_eq!(mail_of("MAIL FROM:<> SIZE=99999999999999999999").size, Some(u64::MAX));
+        assert_eq!(refusal("MAIL FROM:<> SIZE=100000000000000000000"), "501 5.5.4");
+    }
+
+    #[test]
+    fn wrong_parameters_are_told_from_unknown_ones() {
+        for (line, code) in [
+            ("MAIL FROM:<> SIZE", "501 5.5.4"),
+            ("MAIL FROM:<> SIZE=", "501 5.5.4"),
+            ("MAIL FROM:<> SIZE=-1", "501 5.5.4"),
+            ("MAIL FROM:<> SIZE=1 SIZE=1", "501 5.5.4"),
+            ("MAIL FROM:<> BODY=BINARYMIME", "501 5.5.4"),
+            ("MAIL FROM:<> BODY", "501 5.5.4"),
+            ("MAIL FROM:<> SMTPUTF8=1", "501 5.5.4"),
+            ("MAIL FROM:<> RET=HDRS", "555 5.5.4"),
+            ("MAIL FROM:<> =", "555 5.5.4"),
+            ("RCPT TO:<a@b> NOTIFY=NEVER", "555 5.5.4"),
+        ] {
+            assert_eq!(refusal(line), code, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_followed_by_a_blank_or_nothing() {
+        assert_eq!(refusal("MAIL FROM:<a@b>SIZE=1"), "501 5.1.7");
+        assert_eq!(refusal("RCPT TO:<a@b>x"), "501 5.1.3");
+        assert_eq!(refusal("MAIL FROM: <a@b>"), "501 5.1.7");
+        assert_eq!(refusal("RCPT TO:a@b"), "501 5.1.3");
+        assert_eq!(refusal("MAIL <a@b>"), "501 5.5.4");
+        assert_eq!(refusal("RCPT"), "501 5.5.4");
+    }
+
+    #[test]
+    fn header_fields_typed_as_commands_are_told_where_they_belong() {
+        for line in ["SUBJECT hello", "Subject: hello", "Cc: a@b", "BCC a@b"] {
+            let reply = Command::parse(line.as_bytes()).unwrap_err();
+            assert_eq!(reply, reply::header_field_is_no_command(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_longest_command_of_the_extensions_fits_the_limit() {
+        let path =
+            "l".repeat(64) + "@" + &["d".repeat(63), "d".repeat(63), "d".repeat(61)].join(".");
+        let line = format!("MAIL FROM:<{path}> SIZE={} BODY=8BITMIME SMTPUTF8", u64::MAX);
+        assert!(Command::parse(line.as_bytes()).is_ok());
+        assert!(line.len() + 2 < COMMAND_LINE_LIMIT);
+    }
+
+    #[test]
+    fn any_octets_parse_or_are_refused_without_a_panic() {
+        fn holds(verb: u8, rest: Vec<u8>) -> bool {
+            let verbs: [&[u8]; 5] = [b"MAIL FROM:", b"RCPT TO:<", b"EHLO ", b"MAIL FROM:<> ", b""];
+            let line = [verbs[usize::from(verb) % verbs.len()], &rest].concat();
+            match Command::parse(&line) {
+                Ok(_) => true,
+                Err(reply) => (500..=555).contains(&reply.code()),
+            }
+        }
+        quickcheck::quickcheck(holds as fn(u8, Vec<u8>) -> bool);
+    }
+}

@@ -1,0 +1,399 @@
+//! The order of commands in one SMTP session (RFC 5321 section 4.1.4).
+//!
+//! In: one line from the client, or what became of a message. Out: one
+//! [`Step`]: the reply, and what the connection does next. This file opens no
+//! socket, reads no clock and touches no disk; `server/connection.rs` does that
+//! and asks here.
+//!
+//! Everything that depends on the order of commands is in the one `match` of
+//! [`Session::command`]. Facts that hold across states (the client's name, how
+//! often it was refused) are fields of [`Session`], not states.
+//!
+//! Book: docs/05-state-machine.md.
+
+use std::fmt::{self, Display, Formatter};
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::command::{Command, Mail};
+use crate::smtp::reply::{self, Kind, Reply};
+use crate::smtp::site::{LocalMailbox, Site};
+
+/// How many 5yz replies a client may collect between two messages that were
+/// stored. People who type by hand stay far below, guessing machines do not.
+const REFUSALS_LIMIT: u32 = 20;
+
+/// Where a session is in the sequence of commands. Each variant carries what is
+/// known by then, and nothing else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// The greeting is out; the client has not said who it is.
+    #[default]
+    Connected,
+    /// The client has a name; no transaction is open.
+    Ready,
+    /// MAIL was accepted; the envelope has no recipient yet.
+    Mail(Envelope),
+    /// The envelope has one recipient or more.
+    Rcpt(Envelope),
+    /// The last reply was given; whatever still arrives is not looked at.
+    Closed,
+}
+
+/// What MAIL and RCPT said. Recipients are known only from here, never from the
+/// header of the message: that is why a Bcc works.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Where errors are reported to.
+    pub reverse_path: ReversePath,
+    /// One entry for each mailbox, however many addresses led to it.
+    pub recipients: Vec<Recipient>,
+    /// The client said SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+}
+
+/// One accepted recipient.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The address as the client gave it, parsed.
+    pub address: ForwardPath,
+    /// The mailbox it leads to.
+    pub mailbox: LocalMailbox,
+}
+
+/// The answer to one line, and what follows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What to tell the client.
+    pub reply: Reply,
+    /// What the connection does once the reply is written.
+    pub next: Next,
+}
+
+/// What the connection does after a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Read a command line.
+    Command,
+    /// Receive a message for this envelope, then say [`Session::stored`].
+    Message(Envelope),
+    /// Close the connection.
+    Close(Farewell),
+}
+
+/// Why the session closed the connection, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The client said QUIT.
+    Quit,
+    /// More than [`REFUSALS_LIMIT`] commands were refused.
+    Refusals,
+    /// A bare CR or LF inside a message.
+    Smuggling,
+    /// The client speaks HTTP.
+    Http,
+    /// The client speaks TLS where clear text is expected.
+    Tls,
+}
+
+/// Why a line never reached the parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadLine {
+    /// Longer than the limit; the rest was skipped.
+    TooLong,
+    /// It ends in LF alone, or a CR stands alone in it.
+    BareNewline,
+    /// It holds a NUL.
+    Nul,
+    /// It is the start of a TLS handshake.
+    Tls,
+}
+
+/// What became of a message after DATA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// On disk, for every recipient, under this id.
+    Stored(String),
+    /// Larger than the limit.
+    TooBig,
+    /// A bare CR or LF inside it; the end of the message is not known.
+    BareNewline,
+    /// Too many `Received` fields.
+    Loop,
+    /// The disk is full.
+    NoRoom,
+    /// Another fault of ours, which the log tells.
+    Failed,
+}
+
+/// One client's session, from the greeting to the goodbye.
+#[derive(Debug)]
+pub struct Session {
+    site: Arc<Site>,
+    /// Our own address, as the client sees it.
+    connected_to: IpAddr,
+    state: State,
+    /// What the client called itself in EHLO or HELO; empty before that.
+    client_name: String,
+    /// Whether it said EHLO, and not HELO.
+    is_extended: bool,
+    /// 5yz replies since the last message that was stored.
+    refusals: u32,
+}
+
+impl Session {
+    /// A session that begins now. `connected_to` is the server's address on this
+    /// connection.
+    pub fn new(site: Arc<Site>, connected_to: IpAddr) -> Session {
+        Session {
+            site,
+            connected_to,
+            state: State::Connected,
+            client_name: String::new(),
+            is_extended: false,
+            refusals: 0,
+        }
+    }
+
+    /// The greeting: the server speaks first.
+    pub fn greet(&self) -> Step {
+        Step { reply: reply::greeting(&self.site.hostname), next: Next::Command }
+    }
+
+    /// Answers one line, without its CR LF.
+    pub fn line(&mut self, line: &[u8]) -> Step {
+        // `take` leaves `Connected` behind for the length of this call only.
+        let state = mem::take(&mut self.state);
+        let command = Command::parse(line);
+        // A list with dead addresses is no attack while some of them are alive.
+        let is_forgiven = matches!((&state, &command), (State::Rcpt(_), Ok(Command::Rcpt(_))));
+
+        let (state, step) = match (state, command) {
+            (State::Closed, _) => {
+                (State::Closed, self.close(reply::stopping(&self.site.hostname), Farewell::Quit))
+            }
+            (state, Ok(command)) => self.command(state, command),
+            (state, Err(reply)) => go(state, reply),
+        };
+        self.state = state;
+        if is_forgiven { step } else { self.count_refusals(step) }
+    }
+
+    /// Answers a line that is no text to parse. Nothing of it is run.
+    pub fn bad_line(&mut self, why: BadLine) -> Step {
+        let step = match why {
+            BadLine::TooLong => Step { reply: reply::line_too_long(), next: Next::Command },
+            BadLine::BareNewline => Step { reply: reply::bare_newline(), next: Next::Command },
+            BadLine::Nul => Step { reply: reply::nul_in_command(), next: Next::Command },
+            BadLine::Tls => self.close(reply::not_tls(), Farewell::Tls),
+        };
+        self.count_refusals(step)
+    }
+
+    /// Answers the final dot. The transaction is over, whatever the outcome.
+    pub fn stored(&mut self, outcome: &Outcome) -> Step {
+        let reply = match outcome {
+            Outcome::Stored(id) => reply::stored(id),
+            Outcome::TooBig => reply::too_big(self.site.max_size),
+            Outcome::Loop => reply::mail_loop(),
+            Outcome::NoRoom => reply::no_room(),
+            Outcome::Failed => reply::local_fault(),
+            // Where the message ends is not known any more, so nothing that
+            // follows may be taken for a command.
+            Outcome::BareNewline => {
+                return self.close(reply::bare_newline_in_message(), Farewell::Smuggling);
+            }
+        };
+        match reply.kind() {
+            Kind::Done => self.refusals = 0,
+            Kind::Never => self.refusals += 1,
+            Kind::GoOn | Kind::Later => {}
+        }
+        Step { reply, next: Next::Command }
+    }
+
+    /// The state the session is in.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What the client called itself.
+    pub fn client_name(&self) -> &str {
+        &self.client_name
+    }
+
+    /// The word after `with` in a `Received` field (RFC 3848, RFC 6531 section 4.3).
+    pub fn protocol(&self, envelope: &Envelope) -> &'static str {
+        match (self.is_extended, envelope.smtputf8) {
+            (_, true) => "UTF8SMTP",
+            (true, false) => "ESMTP",
+            (false, false) => "SMTP",
+        }
+    }
+
+    /// Every state times every command. A wildcard stands for the state, never
+    /// for the command, so that a new command does not compile before each state
+    /// has an answer. `Closed` does not get here, `line` answers for it.
+    fn command(&mut self, state: State, command: Command) -> (State, Step) {
+        match (state, command) {
+            // EHLO and HELO also end an open transaction, as RSET does (RFC 5321 section 4.1.4).
+            (_, Command::Ehlo(name)) => go(State::Ready, self.hello(name, true)),
+            (_, Command::Helo(name)) => go(State::Ready, self.hello(name, false)),
+
+            // MAIL opens a transaction; there is one at a time (section 4.1.4).
+            (State::Ready, Command::Mail(mail)) => self.sender(mail),
+            (State::Connected, Command::Mail(_)) => {
+                go(State::Connected, reply::bad_sequence("say EHLO first"))
+            }
+            (state, Command::Mail(_)) => {
+                go(state, reply::bad_sequence("a transaction is open, RSET drops it"))
+            }
+
+            // RCPT adds one recipient; a refused one changes nothing (section 4.1.1.3).
+            (State::Mail(envelope) | State::Rcpt(envelope), Command::Rcpt(to)) => {
+                self.recipient(envelope, to)
+            }
+            (state, Command::Rcpt(_)) => go(state, reply::bad_sequence("say MAIL first")),
+
+            // DATA needs a recipient; after the message there is no transaction (section 4.1.1.4).
+            (State::Rcpt(envelope), Command::Data) => receive(envelope),
+            (State::Mail(envelope), Command::Data) => {
+                go(State::Mail(envelope), reply::bad_sequence("no recipient was accepted"))
+            }
+            (state, Command::Data) => go(state, reply::bad_sequence("say MAIL and RCPT first")),
+
+            // RSET drops the transaction and keeps the client's name (section 4.1.1.5).
+            (State::Mail(_) | State::Rcpt(_), Command::Rset) => go(State::Ready, reply::ok()),
+            (state, Command::Rset) => go(state, reply::ok()),
+
+            // These change nothing, and are answered in every state (section 4.1.4).
+            (state, Command::Noop) => go(state, reply::ok()),
+            (state, Command::Help) => go(state, reply::help()),
+            (state, Command::Vrfy) => go(state, reply::not_verified()),
+            (state, Command::Expn) => go(state, reply::not_offered("EXPN")),
+
+            // Both are known and belong between EHLO and MAIL; we offer neither.
+            (State::Ready, Command::StartTls) => go(State::Ready, reply::not_offered("STARTTLS")),
+            (State::Ready, Command::Auth) => go(State::Ready, reply::not_offered("AUTH")),
+            (state, Command::StartTls | Command::Auth) => {
+                go(state, reply::bad_sequence("only after EHLO and before MAIL"))
+            }
+
+            // QUIT is always granted (section 4.1.1.10).
+            (_, Command::Quit) => {
+                (State::Closed, self.close(reply::bye(&self.site.hostname), Farewell::Quit))
+            }
+
+            // A browser can be made to send our commands inside an HTTP request,
+            // so nothing after its first line may be read.
+            (_, Command::Http) => (State::Closed, self.close(reply::not_http(), Farewell::Http)),
+        }
+    }
+
+    /// Takes the client's name, and says ours.
+    fn hello(&mut self, name: String, is_extended: bool) -> Reply {
+        self.client_name = name;
+        self.is_extended = is_extended;
+        match is_extended {
+            true => {
+                reply::extended_hello(&self.site.hostname, &self.client_name, self.extensions())
+            }
+            false => reply::hello(&self.site.hostname, &self.client_name),
+        }
+    }
+
+    /// What EHLO announces: each keyword only because it works here and now.
+    fn extensions(&self) -> Vec<String> {
+        vec![
+            format!("SIZE {}", self.site.max_size),
+            "PIPELINING".to_owned(),
+            "8BITMIME".to_owned(),
+            "SMTPUTF8".to_owned(),
+            "ENHANCEDSTATUSCODES".to_owned(),
+        ]
+    }
+
+    /// Opens a transaction for `mail`, or says why not.
+    fn sender(&self, mail: Mail) -> (State, Step) {
+        if mail.from.needs_smtputf8() && !mail.smtputf8 {
+            return go(State::Ready, reply::needs_smtputf8());
+        }
+        if mail.size.is_some_and(|size| size > self.site.max_size) {
+            return go(State::Ready, reply::too_big(self.site.max_size));
+        }
+        let envelope =
+            Envelope { reverse_path: mail.from, recipients: Vec::new(), smtputf8: mail.smtputf8 };
+        go(State::Mail(envelope), reply::sender_ok())
+    }
+
+    /// Adds a recipient to the transaction, or says why not.
+    fn recipient(&self, mut envelope: Envelope, address: ForwardPath) -> (State, Step) {
+        let reply = match self.site.mailbox(&address, self.connected_to) {
+            _ if address.needs_smtputf8() && !envelope.smtputf8 => reply::needs_smtputf8(),
+            Err(refusal) => refusal,
+            // The second address of a mailbox is welcome, and brings no second copy.
+            Ok(mailbox) if envelope.has(&mailbox) => reply::recipient_ok(),
+            Ok(_) if envelope.recipients.len() >= self.site.max_recipients => {
+                reply::too_many_recipients()
+            }
+            Ok(mailbox) => {
+                envelope.recipients.push(Recipient { address, mailbox });
+                reply::recipient_ok()
+            }
+        };
+        match envelope.recipients.is_empty() {
+            true => go(State::Mail(envelope), reply),
+            false => go(State::Rcpt(envelope), reply),
+        }
+    }
+
+    /// Puts 421 in the place of a refusal when there were too many.
+    fn count_refusals(&mut self, step: Step) -> Step {
+        if step.reply.kind() != Kind::Never {
+            return step;
+        }
+        self.refusals += 1;
+        match self.refusals > REFUSALS_LIMIT {
+            true => self.close(reply::too_many_refusals(&self.site.hostname), Farewell::Refusals),
+            false => step,
+        }
+    }
+
+    /// The last step of a session.
+    fn close(&mut self, reply: Reply, why: Farewell) -> Step {
+        self.state = State::Closed;
+        Step { reply, next: Next::Close(why) }
+    }
+}
+
+impl Envelope {
+    fn has(&self, mailbox: &LocalMailbox) -> bool {
+        self.recipients.iter().any(|recipient| recipient.mailbox == *mailbox)
+    }
+}
+
+/// Answers, and waits for the next command in `state`.
+fn go(state: State, reply: Reply) -> (State, Step) {
+    (state, Step { reply, next: Next::Command })
+}
+
+/// Asks for the message.
+fn receive(envelope: Envelope) -> (State, Step) {
+    (State::Ready, Step { reply: reply::send_message(), next: Next::Message(envelope) })
+}
+
+impl Display for Farewell {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Farewell::Quit => "QUIT",
+            Farewell::Refusals => "too many refused commands",
+            Farewell::Smuggling => "bare CR or LF in a message, perhaps an attempt to smuggle one",
+            Farewell::Http => "HTTP on the SMTP port, probably a browser or a scanner",
+            Farewell::Tls => {
+                "TLS on the clear port, the client should use STARTTLS or another port"
+            }
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! The spool folder: where messages begin, and how they reach all recipients.
+//!
+//! ```text
+//! spool/tmp/                                   messages being received
+//! spool/mail/<domain>/<mailbox>/{tmp,new,cur}  a Maildir for each mailbox
+//! ```
+//!
+//! In: a draft and its mailboxes. Out: either the message is in all of them,
+//! and survives a power cut, or it is in none. The order is: the file synced,
+//! then a link in each `new/` and that folder synced, then the temporary name
+//! removed. Only then may the client be told 250.
+//!
+//! Book: docs/07-maildir.md.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use crate::smtp::site::LocalMailbox;
+use crate::store::draft::Draft;
+use crate::store::folder::folder;
+use crate::store::maildir;
+
+/// A draft this old belongs to a server that is gone (the Maildir rules say 36 hours).
+const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
+/// How many mailboxes are remembered as made before we begin to forget: a bound
+/// on memory, where every name is a mailbox.
+const KNOWN_LIMIT: usize = 10_000;
+
+/// The folder that holds all mail.
+#[derive(Debug)]
+pub struct Spool {
+    tmp: PathBuf,
+    mail: PathBuf,
+    /// Stands at the end of file names: several hosts may share a Maildir.
+    hostname: String,
+    /// Messages begun by this process.
+    count: AtomicU64,
+    /// Mailboxes whose folders this process has seen to disk.
+    known: Mutex<HashSet<LocalMailbox>>,
+}
+
+/// How one message is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageName {
+    /// In the 250 reply, the `Received` field and the log; no dots, because
+    /// `Received` wants an atom there (RFC 5321 section 4.4).
+    pub id: String,
+    /// In folders: `seconds.id.host`, as the Maildir rules want it.
+    pub file: String,
+}
+
+impl Spool {
+    /// Opens the spool, or makes it, and removes old leftovers.
+    pub fn open(root: &Path, hostname: &str) -> io::Result<Spool> {
+        let spool = Spool {
+            tmp: root.join("tmp"),
+            mail: root.join("mail"),
+            hostname: hostname.to_owned(),
+            count: AtomicU64::new(0),
+            known: Mutex::default(),
+        };
+        // A path without a parent is one name, in the folder we run in.
+        let parent = root.parent().filter(|path| !path.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        fs::create_dir_all(parent)?;
+        maildir::make_folder(root)?;
+        maildir::sync_folder(parent)?;
+        spool.make_folders()?;
+        spool.sweep(SystemTime::now())?;
+        Ok(spool)
+    }
+
+    /// A name that no message had before: the time in microseconds, this
+    /// process, and how many messages it has begun.
+    pub fn name(&self, when: Timestamp) -> MessageName {
+        let count = self.count.fetch_add(1, Ordering::SeqCst);
+        let id = format!("M{}P{}Q{count}", when.as_microsecond(), process::id());
+        let file = format!("{}.{id}.{}", when.as_second(), self.hostname);
+        MessageName { id, file }
+    }
+
+    /// Begins a message with our trace fields.
+    pub fn draft(&self, name: &MessageName, trace_fields: &str) -> io::Result<Draft> {
+        let create = || Draft::create(self.tmp.join(&name.file), trace_fields);
+        match create() {
+            // Somebody emptied the spool while we run: that must not stop the mail.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_folders()?;
+                create()
+            }
+            done => done,
+        }
+    }
+
+    /// Delivers a draft to every mailbox, for good; or to none. Each mailbox
+    /// may be named once.
+    pub fn deliver(
+        &self,
+        mut draft: Draft,
+        name: &MessageName,
+        mailboxes: &[&LocalMailbox],
+    ) -> io::Result<()> {
+        draft.sync()?;
+        for (done, mailbox) in mailboxes.iter().enumerate() {
+            if let Err(error) = self.deliver_to(&draft, name, mailbox) {
+                for mailbox in mailboxes.iter().take(done) {
+                    maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver_to(
+        &self,
+        draft: &Draft,
+        name: &MessageName,
+        mailbox: &LocalMailbox,
+    ) -> io::Result<()> {
+        let folder = folder(mailbox);
+        let deliver = || maildir::deliver(draft.path(), &self.mail.join(&folder), &name.file);
+        if self.known().contains(mailbox) {
+            match deliver() {
+                // The mailbox was removed since; it is made again below.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        maildir::make(&self.mail, &folder)?;
+        deliver()?;
+        let mut known = self.known();
+        if known.len() >= KNOWN_LIMIT {
+            known.clear();
+        }
+        known.insert(mailbox.clone());
+        Ok(())
+    }
+
+    fn make_folders(&self) -> io::Result<()> {
+        for folder in [&self.tmp, &self.mail] {
+            maildir::make_folder(folder)?;
+        }
+        self.tmp.parent().map_or(Ok(()), maildir::sync_folder)
+    }
+
+    /// Removes drafts that a server left behind when it was killed.
+    fn sweep(&self, now: SystemTime) -> io::Result<()> {
+        for entry in fs::read_dir(&self.tmp)? {
+            let entry = entry?;
+            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+            if age > LEFTOVER_AGE {
+                log::info!(
+                    "removing a message that was never complete: {}",
+                    entry.path().display()
+                );
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<LocalMailbox>> {
+        // A panic elsewhere cannot leave a set half changed.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

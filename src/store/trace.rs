@@ -1,0 +1,107 @@
+//! The trace fields a server puts in front of every message it takes.
+//!
+//! In: what the session knows. Out: `Return-Path` (who gets the errors) and
+//! `Received` (how the message came here), in file form, after the grammar of
+//! RFC 5321 section 4.4. Time is an argument.
+//!
+//! Book: docs/07-maildir.md.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use crate::smtp::address::{ForwardPath, ReversePath, address_literal};
+use crate::smtp::text::printable;
+
+/// What `Return-Path` and `Received` say about one message.
+#[derive(Debug)]
+pub struct TraceFields<'a> {
+    /// Where errors are reported to.
+    pub reverse_path: &'a ReversePath,
+    /// What the client called itself. It may say anything …
+    pub client_name: &'a str,
+    /// … which is why its address stands next to it.
+    pub client_address: IpAddr,
+    /// The name of this server.
+    pub hostname: &'a str,
+    /// `SMTP`, `ESMTP` and so on (RFC 3848).
+    pub protocol: &'a str,
+    /// The id of the message here.
+    pub id: &'a str,
+    /// The recipient, if there is only one. Among several, one may be a Bcc
+    /// that the others must not see (section 7.6).
+    pub only_recipient: Option<&'a ForwardPath>,
+    /// When the message came.
+    pub when: Timestamp,
+}
+
+impl TraceFields<'_> {
+    /// Both fields, each line ending with LF.
+    pub fn to_text(&self) -> String {
+        let to = match self.only_recipient {
+            Some(to) => format!("\n\tfor {to}"),
+            None => String::new(),
+        };
+        format!(
+            "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {} id {}{to};\n\t{}\n",
+            self.reverse_path,
+            printable(self.client_name),
+            address_literal(self.client_address),
+            self.hostname,
+            self.protocol,
+            self.id,
+            date(self.when),
+        )
+    }
+}
+
+/// `Sun, 22 Nov 2026 05:14:39 +0000` (RFC 5322 section 3.3), always in UTC.
+fn date(when: Timestamp) -> String {
+    // It fails for years outside 0 to 9999 only, which no clock of ours shows.
+    rfc2822::to_string(&when.to_zoned(jiff::tz::TimeZone::UTC)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(from: &str, only_recipient: Option<&str>, address: &str) -> String {
+        let (reverse_path, _) = ReversePath::parse(from).unwrap();
+        let to = only_recipient.map(|to| ForwardPath::parse(to).unwrap().0);
+        let fields = TraceFields {
+            reverse_path: &reverse_path,
+            client_name: "b\u{fc}ro",
+            client_address: address.parse().unwrap(),
+            hostname: "mx.host.example",
+            protocol: "ESMTP",
+            id: "M1P2Q3",
+            only_recipient: to.as_ref(),
+            when: Timestamp::from_second(1_795_324_479).unwrap(),
+        };
+        fields.to_text()
+    }
+
+    #[test]
+    fn both_fields_follow_the_grammar_and_client_text_is_escaped() {
+        assert_eq!(
+            fields("<ann@host.example>", Some("<bob@host.example>"), "192.0.2.1"),
+            "Return-Path: <ann@host.example>\n\
+             Received: from b\\xc3\\xbcro ([192.0.2.1])\n\
+             \tby mx.host.example with ESMTP id M1P2Q3\n\
+             \tfor <bob@host.example>;\n\
+             \tSun, 22 Nov 2026 05:14:39 +0000\n"
+        );
+    }
+
+    #[test]
+    fn one_of_several_recipients_is_not_named() {
+        let text = fields("<>", None, "192.0.2.1");
+        assert!(!text.contains("for"), "{text}");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_tagged() {
+        assert!(fields("<>", None, "2001:db8::1").contains("([IPv6:2001:db8::1])"));
+    }
+}

@@ -1,0 +1,303 @@
+//! Dot-stuffing and line ends of a message, in both directions, on slices.
+//!
+//! On the wire a message ends with a line that holds one dot, so every line of
+//! the message that begins with a dot gets another one in front (RFC 5321
+//! section 4.5.2). On disk there are no such dots, and lines end with LF.
+//!
+//! In: octets as they arrive, cut anywhere. Out: slices of them, cleaned; or
+//! the end; or the news that a CR or LF stands alone. Such octets are where two
+//! servers can disagree about where a message ends, which lets a client smuggle
+//! a second message through the first server (CVE-2023-51764 and kin). Because
+//! none gets in, CRLF to LF can be undone octet for octet.
+//!
+//! No input or output is done here, and nothing is allocated.
+//!
+//! Book: docs/06-bytes.md.
+
+/// Takes a message from its wire form to its file form.
+#[derive(Debug, Clone)]
+pub struct Unstuffer {
+    at: At,
+    octets: u64,
+}
+
+/// What the octets before this one were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// A line begins here.
+    LineStart,
+    /// A dot, first in its line.
+    Dot,
+    /// A dot, first in its line, and a CR.
+    DotCr,
+    /// Somewhere in a line.
+    Text,
+    /// A CR after text, or first in its line.
+    Cr,
+}
+
+/// What was found at the start of some input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Octets of the message, in file form. Perhaps none yet, after a dot or a CR.
+    Text(&'a [u8]),
+    /// The line with the single dot is over: the message is complete.
+    End,
+    /// A CR without LF, or an LF without CR. The message has no known end.
+    BareNewline,
+}
+
+impl Default for Unstuffer {
+    fn default() -> Unstuffer {
+        Unstuffer { at: At::LineStart, octets: 0 }
+    }
+}
+
+impl Unstuffer {
+    /// Reads one piece from the start of `input`, which must not be empty.
+    /// Gives how many octets it took (at least one) and what they were. After
+    /// `End` or `BareNewline` it must not be called again.
+    pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
+        let Some((&first, rest)) = input.split_first() else {
+            return (0, Piece::Text(b""));
+        };
+        let (at, taken, piece) = match (self.at, first) {
+            // A dot at the start of a line is never part of the message.
+            (At::LineStart, b'.') => (At::Dot, 1, Piece::Text(b"")),
+            (At::LineStart | At::Text, b'\r') => (At::Cr, 1, Piece::Text(b"")),
+            // The LF of a CR LF is the first octet of the next piece of text:
+            // that is how the CR disappears without copying anything.
+            (At::Cr, b'\n') => {
+                self.octets += 1; // the CR, now that we know it was part of a line end
+                match rest.first() {
+                    Some(b'.' | b'\r') | None => (At::LineStart, 1, text(input, 1)),
+                    Some(_) => return self.run(input, 1),
+                }
+            }
+            (At::Dot, b'\r') => (At::DotCr, 1, Piece::Text(b"")),
+            (At::DotCr, b'\n') => (At::LineStart, 1, Piece::End),
+            (At::Cr | At::DotCr, _) | (_, b'\n') => (At::Text, 1, Piece::BareNewline),
+            (At::LineStart | At::Dot | At::Text, _) => return self.run(input, 0),
+        };
+        self.advance(at, taken, piece)
+    }
+
+    /// How large the message is so far: octets as sent, line ends as two, without
+    /// the dots that stuffing added and the final one (RFC 1870 section 5).
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Text up to the next CR or LF; the first `known` octets are text already.
+    fn run<'a>(&mut self, input: &'a [u8], known: usize) -> (usize, Piece<'a>) {
+        let tail = input.get(known..).unwrap_or_default();
+        let line = tail.iter().position(|octet| matches!(octet, b'\r' | b'\n'));
+        let end = known + line.unwrap_or(tail.len());
+        self.advance(At::Text, end, text(input, end))
+    }
+
+    fn advance<'a>(&mut self, at: At, taken: usize, piece: Piece<'a>) -> (usize, Piece<'a>) {
+        self.at = at;
+        if let Piece::Text(octets) = piece {
+            self.octets += octets.len() as u64;
+        }
+        (taken, piece)
+    }
+}
+
+fn text(input: &[u8], end: usize) -> Piece<'_> {
+    Piece::Text(input.get(..end).unwrap_or(input))
+}
+
+/// Takes a message from its file form to its wire form: what a client sends.
+#[derive(Debug, Clone)]
+pub struct Stuffer {
+    at_line_start: bool,
+}
+
+impl Default for Stuffer {
+    fn default() -> Stuffer {
+        Stuffer { at_line_start: true }
+    }
+}
+
+impl Stuffer {
+    /// Appends the wire form of `input`, which may be cut anywhere, to `out`.
+    pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        for line in input.split_inclusive(|octet| *octet == b'\n') {
+            if self.at_line_start && line.first() == Some(&b'.') {
+                out.push(b'.');
+            }
+            match line.strip_suffix(b"\n") {
+                Some(text) => {
+                    out.extend_from_slice(text);
+                    out.extend_from_slice(b"\r\n");
+                    self.at_line_start = true;
+                }
+                None => {
+                    out.extend_from_slice(line);
+                    self.at_line_start = false;
+                }
+            }
+        }
+    }
+
+    /// Appends the end of the message: the last line end, if the message had
+    /// none, and the line with the single dot.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        if !self.at_line_start {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What became of a whole input: the text, whether it ended, and how many
+    /// octets were left over.
+    #[derive(Debug, PartialEq, Eq, Clone)]
+    enum Read {
+        Message { text: Vec<u8>, octets: u64, left: usize },
+        BareNewline,
+        Unfinished,
+    }
+
+    /// Feeds `input` in parts that end at `cuts`.
+    fn read(input: &[u8], cuts: &[usize]) -> Read {
+        let mut unstuffer = Unstuffer::default();
+        let mut text = Vec::new();
+        let mut taken_in_all = 0;
+        let mut start = 0;
+        for &end in cuts.iter().chain([&input.len()]) {
+            let mut part = &input[start..end];
+            start = end;
+            while !part.is_empty() {
+                let (taken, piece) = unstuffer.next(part);
+                assert!(taken > 0);
+                taken_in_all += taken;
+                part = &part[taken..];
+                match piece {
+                    Piece::Text(octets) => text.extend_from_slice(octets),
+                    Piece::BareNewline => return Read::BareNewline,
+                    Piece::End => {
+                        let left = input.len() - taken_in_all;
+                        return Read::Message { text, octets: unstuffer.octets(), left };
+                    }
+                }
+            }
+        }
+        Read::Unfinished
+    }
+
+    /// The same, after the rules of the RFC as literally as they can be put.
+    fn by_the_book(input: &[u8]) -> Read {
+        let mut text = Vec::new();
+        let mut octets = 0;
+        let mut rest = input;
+        loop {
+            let Some(lf) = rest.iter().position(|&octet| octet == b'\n') else {
+                let bare = rest.windows(2).any(|two| two[0] == b'\r');
+                return if bare { Read::BareNewline } else { Read::Unfinished };
+            };
+            let Some(line) = rest[..lf].strip_suffix(b"\r") else {
+                return Read::BareNewline;
+            };
+            if line.contains(&b'\r') {
+                return Read::BareNewline;
+            }
+            rest = &rest[lf + 1..];
+            if line == b"." {
+                return Read::Message { text, octets, left: rest.len() };
+            }
+            let line = line.strip_prefix(b".").unwrap_or(line);
+            octets += line.len() as u64 + 2;
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+    }
+
+    const INPUTS: [&[u8]; 14] = [
+        b".\r\n",
+        b"a\r\n.\r\nQUIT\r\n",
+        b"\r\n\r\n.\r\n",
+        b"..\r\n...\r\n..a\r\n.a\r\n.\r\n",
+        b"a.\r\n.\r\n",
+        b"a\r\n.",
+        b"a\n.\n",
+        b"a\r\n.\n.\r\n",
+        b"a\r.\r\r\n",
+        b"a\r\n.\r.\r\n",
+        b"a\r\n\n.\r\n",
+        b"a\n.\r\nMAIL FROM:<x@y.example>\r\n",
+        b"a\r\r\n.\r\n",
+        b"\x00\xff\r\n.\r\n\r\n",
+    ];
+
+    #[test]
+    fn every_input_reads_the_same_at_every_pair_of_cuts() {
+        for input in INPUTS {
+            let whole = by_the_book(input);
+            for first in 0..=input.len() {
+                for second in first..=input.len() {
+                    assert_eq!(read(input, &[first, second]), whole, "{input:?} {first} {second}");
+                }
+            }
+        }
+    }
+
+    /// Octets from a small alphabet, so that the interesting ones meet.
+    fn from_alphabet(octets: &[u8]) -> Vec<u8> {
+        octets
+            .iter()
+            .flat_map(|octet| {
+                [&b"\r\n"[..], b".", b"a", b"\r\n.\r\n", b"\r", b"\n", b"b", b"\r\n."]
+                    [usize::from(octet % 8)]
+                .to_vec()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn random_input_reads_as_the_rfc_says_however_it_is_cut() {
+        fn holds(octets: Vec<u8>, cuts: Vec<u8>) -> bool {
+            let input = from_alphabet(&octets);
+            let mut cuts: Vec<usize> =
+                cuts.iter().map(|&cut| usize::from(cut).min(input.len())).collect();
+            cuts.sort_unstable();
+            read(&input, &cuts) == by_the_book(&input)
+        }
+        quickcheck::quickcheck(holds as fn(Vec<u8>, Vec<u8>) -> bool);
+    }
+
+    #[test]
+    fn what_is_stuffed_in_any_parts_comes_back_octet_for_octet() {
+        fn holds(octets: Vec<u8>, cut: usize) -> bool {
+            let mut file = from_alphabet(&octets);
+            file.retain(|&octet| octet != b'\r');
+            if !file.is_empty() && file.last() != Some(&b'\n') {
+                file.push(b'\n');
+            }
+            let cut = cut % (file.len() + 1);
+            let mut wire = Vec::new();
+            let mut stuffer = Stuffer::default();
+            stuffer.push(&file[..cut], &mut wire);
+            stuffer.push(&file[cut..], &mut wire);
+            stuffer.finish(&mut wire);
+            let octets = (file.len() + file.iter().filter(|&&octet| octet == b'\n').count()) as u64;
+            read(&wire, &[]) == Read::Message { text: file, octets, left: 0 }
+        }
+        quickcheck::quickcheck(holds as fn(Vec<u8>, usize) -> bool);
+    }
+
+    #[test]
+    fn a_message_without_a_last_line_end_gets_one() {
+        let mut wire = Vec::new();
+        let mut stuffer = Stuffer::default();
+        stuffer.push(b".a", &mut wire);
+        stuffer.finish(&mut wire);
+        assert_eq!(wire, b"..a\r\n.\r\n");
+    }
+}

@@ -1,0 +1,10 @@
+//! Octets in and out: deadlines, lines, dot-stuffing, the trace.
+//!
+//! This folder knows how SMTP cuts a stream into lines and messages. It does
+//! not know what a line means (`smtp/`) or where a message goes (`store/`).
+//! Read in this order: [`socket`], [`lines`], [`body`], [`trace`].
+
+pub mod body;
+pub mod lines;
+pub mod socket;
+pub mod trace;

@@ -1,0 +1,134 @@
+//! A TCP connection with one absolute deadline.
+//!
+//! A time-out for each `read` is not enough: a client that sends one octet just
+//! before each time-out holds its thread for ever. So the time left is worked
+//! out anew before every read and write, and when there is none the operation
+//! fails with [`ErrorKind::TimedOut`]. Being below everything else, this also
+//! holds for whatever is layered on top, an encrypted stream for example.
+//!
+//! Book: docs/08-threads.md.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A TCP stream that fails once its deadline has passed.
+#[derive(Debug)]
+pub struct Socket {
+    /// Shared with the list of live clients, which may end our reading.
+    tcp: Arc<TcpStream>,
+    deadline: Instant,
+}
+
+impl Socket {
+    /// `tcp` with `limit` from now as its first deadline.
+    pub fn new(tcp: Arc<TcpStream>, limit: Duration) -> Socket {
+        Socket { tcp, deadline: after(limit) }
+    }
+
+    /// Everything from here on has to be done within `limit`.
+    pub fn set_deadline(&mut self, limit: Duration) {
+        self.deadline = after(limit);
+    }
+
+    /// Tells the peer that we write no more; it can still read what we wrote.
+    pub fn end_of_output(&self) -> io::Result<()> {
+        self.tcp.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn time_left(&self) -> io::Result<Duration> {
+        // Zero means "no time-out" to the operating system, so it must not get there.
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+            left => Ok(left),
+        }
+    }
+}
+
+/// A limit of many years is as good as none; the clock itself ends somewhere.
+fn after(limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    Instant::now() + limit.min(FAR)
+}
+
+/// A socket that timed out says `WouldBlock` on Unix, which a layer above would
+/// take for "try again".
+fn late(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tcp.set_read_timeout(Some(self.time_left()?))?;
+        (&*self.tcp).read(buffer).map_err(late)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.tcp.set_write_timeout(Some(self.time_left()?))?;
+        (&*self.tcp).write(octets).map_err(late)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, _) = listener.accept().unwrap();
+        (Socket::new(Arc::new(tcp), Duration::from_secs(5)), peer)
+    }
+
+    #[test]
+    fn octets_that_keep_coming_do_not_move_the_deadline() {
+        let (mut socket, mut peer) = pair();
+        std::thread::spawn(move || {
+            while peer.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let start = Instant::now();
+        socket.set_deadline(Duration::from_millis(100));
+        let mut buffer = [0];
+        let error = loop {
+            if let Err(error) = socket.read(&mut buffer) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(start.elapsed() >= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_ends_our_writing_at_the_deadline() {
+        let (mut socket, _peer) = pair();
+        socket.set_deadline(Duration::from_millis(100));
+        let much = vec![b'x'; 1 << 20];
+        let error = loop {
+            if let Err(error) = socket.write(&much) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn an_endless_limit_is_no_overflow() {
+        let (mut socket, mut peer) = pair();
+        socket.set_deadline(Duration::MAX);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(socket.read(&mut [0]).unwrap(), 1);
+    }
+}
