@@ -29,6 +29,8 @@
 //!              address.rs    the grammar of addresses
 //!              reply.rs      every reply, by name
 //!              text.rs       client text made harmless
+//!
+//! dialogue.rs  plays scripts against a server; nothing here uses it
 //! ```
 //!
 //! `store/` and `wire/` do not know each other. `smtp/` is pure: it opens no
@@ -37,6 +39,7 @@
 //! The book in `docs/` walks through all of it; start with `docs/README.md`.
 
 pub mod config;
+pub mod dialogue;
 pub mod server;
 pub mod smtp;
 pub mod store;

@@ -1,0 +1,185 @@
+//! What the tests over real sockets share: a server of one's own, and clients.
+
+#![allow(dead_code, reason = "each test file uses its own part of this one")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ehlo::config::{self, Request};
+use ehlo::server::{Config, Handle, Server};
+use tempfile::TempDir;
+
+/// A server on a free port, with a spool of its own, ended when dropped.
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub handle: Handle,
+    spool: TempDir,
+    running: Option<JoinHandle<()>>,
+}
+
+impl TestServer {
+    /// With the flags given, as on the command line.
+    pub fn start(flags: &[&str]) -> TestServer {
+        TestServer::with_needs(&[flags.join(" ")])
+    }
+
+    /// With what the `needs:` lines of a dialogue say.
+    pub fn with_needs(needs: &[String]) -> TestServer {
+        let mut flags = Vec::new();
+        let mut mailboxes = None;
+        for need in needs {
+            match need.strip_prefix("mailboxes") {
+                Some(names) => {
+                    mailboxes = Some(names.split_whitespace().map(str::to_owned).collect());
+                }
+                None => flags.extend(need.split_whitespace()),
+            }
+        }
+        let Ok(Request::Serve(mut config)) = config::from_args(&flags) else {
+            panic!("no flags for a server: {flags:?}");
+        };
+        config.mailboxes = mailboxes;
+        TestServer::from_config(config)
+    }
+
+    /// With this configuration, but on a free port and in a spool of its own.
+    pub fn from_config(mut config: Config) -> TestServer {
+        let spool = tempfile::tempdir().unwrap();
+        config.smtp = vec!["127.0.0.1:0".parse().unwrap()];
+        config.spool = spool.path().to_owned();
+        let server = Server::bind(config).unwrap();
+        let address = server.addresses()[0];
+        let handle = server.handle();
+        let running = Some(thread::spawn(move || server.run()));
+        TestServer { address, handle, spool, running }
+    }
+
+    pub fn spool(&self) -> &Path {
+        self.spool.path()
+    }
+
+    /// The files in the `new` folder of a mailbox at localhost, in order of arrival.
+    pub fn new_files(&self, mailbox: &str) -> Vec<PathBuf> {
+        files(&self.spool().join("mail/localhost").join(mailbox).join("new"))
+    }
+
+    /// The only message of a mailbox at localhost, without our two trace fields.
+    pub fn only_message(&self, mailbox: &str) -> Vec<u8> {
+        let files = self.new_files(mailbox);
+        assert_eq!(files.len(), 1, "{files:?}");
+        without_trace_fields(&fs::read(&files[0]).unwrap())
+    }
+
+    /// Messages that are being received.
+    pub fn drafts(&self) -> Vec<PathBuf> {
+        files(&self.spool().join("tmp"))
+    }
+
+    /// Begins the shutdown and waits for its end.
+    pub fn stop(&mut self) {
+        self.handle.shutdown();
+        if let Some(running) = self.running.take() {
+            running.join().unwrap();
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        if let Some(running) = self.running.take() {
+            let _ = running.join();
+        }
+    }
+}
+
+/// All files in a folder, sorted by name; none if there is no such folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A stored message as the client sent it: less `Return-Path`, `Received` and
+/// the folded lines of the latter.
+pub fn without_trace_fields(file: &[u8]) -> Vec<u8> {
+    let mut lines = file.split_inclusive(|octet| *octet == b'\n').peekable();
+    assert!(lines.next().unwrap().starts_with(b"Return-Path: <"));
+    assert!(lines.next().unwrap().starts_with(b"Received: from "));
+    while lines.next_if(|line| line.starts_with(b"\t")).is_some() {}
+    lines.collect::<Vec<_>>().concat()
+}
+
+/// A client for what no script can say: raw octets, and time.
+pub struct Client {
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects and reads the greeting.
+    pub fn connect(address: SocketAddr) -> Client {
+        let mut client = Client::silent(address);
+        assert_eq!(&client.reply()[..4], "220 ");
+        client
+    }
+
+    /// Connects and reads nothing.
+    pub fn silent(address: SocketAddr) -> Client {
+        let tcp = TcpStream::connect(address).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Client { lines: BufReader::new(tcp) }
+    }
+
+    /// Connects and goes as far as the 354 for a message to `to`.
+    pub fn in_data(address: SocketAddr, to: &str) -> Client {
+        let mut client = Client::connect(address);
+        for line in ["EHLO c.example", "MAIL FROM:<a@b.example>", &format!("RCPT TO:<{to}>")] {
+            assert_eq!(&client.ask(line)[..3], "250", "{line}");
+        }
+        assert_eq!(&client.ask("DATA")[..3], "354");
+        client
+    }
+
+    pub fn tcp(&self) -> &TcpStream {
+        self.lines.get_ref()
+    }
+
+    pub fn send(&mut self, octets: impl AsRef<[u8]>) {
+        self.lines.get_mut().write_all(octets.as_ref()).unwrap();
+    }
+
+    /// The last line of the next reply, without CR LF; empty at the end of the
+    /// connection.
+    pub fn reply(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                return String::new();
+            }
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// One command and the last line of its reply.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n"));
+        self.reply()
+    }
+
+    /// Sends a message, dots and all, and gives the reply to its end.
+    pub fn message(&mut self, octets: impl AsRef<[u8]>) -> String {
+        self.send(octets);
+        self.send(b".\r\n");
+        self.reply()
+    }
+}
