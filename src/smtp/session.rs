@@ -397,3 +397,169 @@ impl Display for Farewell {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn session() -> Session {
+        let names = ["bob".to_owned(), "cem".to_owned()];
+        let mut site = Site::new("host.example", "host.example", &[], Some(&names));
+        site.max_recipients = 1;
+        Session::new(Arc::new(site), Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The code of the answer to each line, in order.
+    fn codes(session: &mut Session, lines: &[&str]) -> Vec<u16> {
+        lines.iter().map(|line| session.line(line.as_bytes()).reply.code()).collect()
+    }
+
+    const TRANSACTION: [&str; 3] = ["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<bob@host.example>"];
+
+    #[test]
+    fn a_transaction_ends_with_the_envelope_in_the_hands_of_the_connection() {
+        let mut session = session();
+        assert_eq!(codes(&mut session, &TRANSACTION), [250, 250, 250]);
+        let step = session.line(b"DATA");
+        let Next::Message(envelope) = step.next else { panic!("{step:?}") };
+        assert_eq!(step.reply.code(), 354);
+        assert_eq!(envelope.reverse_path.to_string(), "<a@b>");
+        assert_eq!(envelope.recipients.len(), 1);
+        assert_eq!(session.state(), &State::Ready);
+    }
+
+    #[test]
+    fn every_outcome_of_a_message_has_its_reply_and_only_one_closes() {
+        for (outcome, code, closes) in [
+            (Outcome::Stored("M1".to_owned()), 250, false),
+            (Outcome::TooBig, 552, false),
+            (Outcome::BareNewline, 554, true),
+            (Outcome::Loop, 554, false),
+            (Outcome::NoRoom, 452, false),
+            (Outcome::Failed, 451, false),
+        ] {
+            let step = session().stored(&outcome);
+            assert_eq!(step.reply.code(), code, "{outcome:?}");
+            assert_eq!(step.next != Next::Command, closes, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_run_after_the_goodbye() {
+        for last in ["QUIT", "GET / HTTP/1.1"] {
+            let mut session = session();
+            session.line(last.as_bytes());
+            let step = session.line(b"NOOP");
+            assert_eq!((step.reply.code(), session.state()), (421, &State::Closed), "{last}");
+            assert!(matches!(step.next, Next::Close(_)));
+        }
+    }
+
+    #[test]
+    fn after_twenty_refusals_the_next_one_closes_and_a_stored_message_begins_anew() {
+        let mut session = session();
+        for _ in 0..20 {
+            assert_eq!(session.line(b"NONSENSE").reply.code(), 500);
+        }
+        session.stored(&Outcome::Stored("M1".to_owned()));
+        for _ in 0..20 {
+            assert_eq!(session.bad_line(BadLine::TooLong).reply.code(), 500);
+        }
+        // Neither a good command nor a temporary refusal changes the count.
+        assert_eq!(codes(&mut session, &["NOOP", "RSET"]), [250, 250]);
+        session.stored(&Outcome::NoRoom);
+        let step = session.line(b"NONSENSE");
+        assert_eq!((step.reply.code(), step.next), (421, Next::Close(Farewell::Refusals)));
+    }
+
+    #[test]
+    fn dead_addresses_beside_a_living_one_are_no_refusals() {
+        let mut session = session();
+        codes(&mut session, &TRANSACTION);
+        for _ in 0..30 {
+            assert_eq!(session.line(b"RCPT TO:<dead@host.example>").reply.code(), 550);
+        }
+        assert_eq!(session.line(b"DATA").reply.code(), 354);
+    }
+
+    #[test]
+    fn a_second_address_of_a_mailbox_takes_no_room() {
+        let mut session = session();
+        codes(&mut session, &TRANSACTION);
+        let more = ["RCPT TO:<BOB+x@host.example>", "RCPT TO:<cem@host.example>"];
+        assert_eq!(codes(&mut session, &more), [250, 452]);
+    }
+
+    #[test]
+    fn the_received_field_names_the_protocol_that_was_used() {
+        for (lines, protocol) in [
+            (["HELO c", "MAIL FROM:<a@b>", "RCPT TO:<bob@host.example>"], "SMTP"),
+            (TRANSACTION, "ESMTP"),
+            (["EHLO c", "MAIL FROM:<a@b> SMTPUTF8", "RCPT TO:<bob@host.example>"], "UTF8SMTP"),
+        ] {
+            let mut session = session();
+            codes(&mut session, &lines);
+            let Next::Message(envelope) = session.line(b"DATA").next else { panic!("{lines:?}") };
+            assert_eq!(session.protocol(&envelope), protocol);
+        }
+    }
+
+    /// The order of commands told another way, with flags.
+    #[derive(Default)]
+    struct Model {
+        hello: bool,
+        mail: bool,
+        rcpt: bool,
+    }
+
+    impl Model {
+        fn code(&mut self, line: &str) -> u16 {
+            let code = match line {
+                "EHLO" => 501,
+                "MAIL FROM:<a@b>" if !self.hello || self.mail => 503,
+                "RCPT TO:<dead@host.example>" if self.mail => 550,
+                line if line.starts_with("RCPT") && !self.mail => 503,
+                "DATA" if !self.rcpt => 503,
+                "DATA" => 354,
+                "NONSENSE" => 500,
+                _ => 250,
+            };
+            match line {
+                "EHLO c" => *self = Model { hello: true, ..Model::default() },
+                "RSET" | "DATA" if line == "RSET" || code == 354 => {
+                    *self = Model { hello: self.hello, ..Model::default() };
+                }
+                "MAIL FROM:<a@b>" if code == 250 => self.mail = true,
+                "RCPT TO:<bob@host.example>" if code == 250 => self.rcpt = true,
+                _ => {}
+            }
+            code
+        }
+    }
+
+    #[test]
+    fn any_order_of_commands_is_answered_as_flags_would_answer_it() {
+        fn holds(order: Vec<u8>) -> bool {
+            let lines = [
+                "EHLO c",
+                "EHLO",
+                "MAIL FROM:<a@b>",
+                "RCPT TO:<bob@host.example>",
+                "RCPT TO:<dead@host.example>",
+                "DATA",
+                "RSET",
+                "NOOP",
+                "NONSENSE",
+            ];
+            let (mut session, mut model) = (session(), Model::default());
+            order.iter().all(|&number| {
+                let line = lines[usize::from(number) % lines.len()];
+                let code = session.line(line.as_bytes()).reply.code();
+                session.refusals = 0;
+                code == model.code(line)
+            })
+        }
+        quickcheck::quickcheck(holds as fn(Vec<u8>) -> bool);
+    }
+}

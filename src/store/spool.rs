@@ -173,3 +173,115 @@ impl Spool {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mailbox(name: &str) -> LocalMailbox {
+        LocalMailbox { domain: "host.example".to_owned(), name: name.to_owned() }
+    }
+
+    /// Names of all files below `folder`, relative to it, sorted.
+    fn tree(folder: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(next) = folders.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => names.push(path.strip_prefix(folder).unwrap().display().to_string()),
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
+    fn deliver(spool: &Spool, to: &[&str]) -> io::Result<MessageName> {
+        let name = spool.name(Timestamp::now());
+        let mut draft = spool.draft(&name, "Return-Path: <>\n")?;
+        draft.write(b"\nhello\n")?;
+        let mailboxes: Vec<_> = to.iter().map(|name| mailbox(name)).collect();
+        spool.deliver(draft, &name, &mailboxes.iter().collect::<Vec<_>>())?;
+        Ok(name)
+    }
+
+    #[test]
+    fn a_message_is_one_file_with_a_name_in_each_mailbox_and_none_in_tmp() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let name = deliver(&spool, &["ann", "bob"]).unwrap();
+        let in_mailbox = |who| format!("mail/host.example/{who}/new/{}", name.file);
+        assert_eq!(tree(root.path()), [in_mailbox("ann"), in_mailbox("bob")]);
+        let file = root.path().join(in_mailbox("ann"));
+        assert_eq!(fs::read(&file).unwrap(), b"Return-Path: <>\n\nhello\n");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_name_holds_its_id_and_no_two_are_alike() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let when = Timestamp::from_microsecond(1_795_324_479_000_007).unwrap();
+        let (one, other) = (spool.name(when), spool.name(when));
+        assert_ne!(one.id, other.id);
+        assert_eq!(one.file, format!("1795324479.{}.host.example", one.id));
+        assert!(one.id.bytes().all(|octet| octet.is_ascii_alphanumeric()), "{}", one.id);
+    }
+
+    #[test]
+    fn a_draft_that_is_dropped_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        drop(spool.draft(&spool.name(Timestamp::now()), "Return-Path: <>\n").unwrap());
+        assert!(tree(root.path()).is_empty());
+    }
+
+    #[test]
+    fn when_one_mailbox_fails_the_message_is_in_none() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        // A file where the folder of the second mailbox should be.
+        fs::create_dir(root.path().join("mail/host.example")).unwrap();
+        fs::write(root.path().join("mail/host.example/bob"), "").unwrap();
+        assert!(deliver(&spool, &["ann", "bob"]).is_err());
+        assert_eq!(tree(root.path()), ["mail/host.example/bob"]);
+    }
+
+    #[test]
+    fn a_spool_emptied_under_the_server_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        deliver(&spool, &["ann"]).unwrap();
+        fs::remove_dir_all(root.path().join("mail")).unwrap();
+        fs::remove_dir_all(root.path().join("tmp")).unwrap();
+        deliver(&spool, &["ann"]).unwrap();
+        fs::remove_dir_all(root.path().join("mail/host.example/ann")).unwrap();
+        deliver(&spool, &["ann"]).unwrap();
+        assert_eq!(tree(root.path()).len(), 1);
+    }
+
+    #[test]
+    fn only_old_leftovers_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        fs::write(root.path().join("tmp/left"), "From").unwrap();
+        let now = SystemTime::now();
+        spool.sweep(now + LEFTOVER_AGE - Duration::from_secs(60)).unwrap();
+        assert_eq!(tree(root.path()), ["tmp/left"]);
+        spool.sweep(now + LEFTOVER_AGE + Duration::from_secs(60)).unwrap();
+        assert!(tree(root.path()).is_empty());
+    }
+
+    #[test]
+    fn more_mailboxes_than_are_remembered_are_no_trouble() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        spool.known().extend((0..KNOWN_LIMIT).map(|number| mailbox(&number.to_string())));
+        deliver(&spool, &["ann"]).unwrap();
+        assert_eq!(spool.known().len(), 1);
+    }
+}
