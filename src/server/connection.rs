@@ -76,7 +76,10 @@ fn converse(
         step = match step.next {
             Next::Command if shared.is_stopping() => return Ok(End::Stopping),
             Next::Command => match wire.read_line(COMMAND_LINE_LIMIT) {
-                Ok(line) => session.line(line),
+                Ok(line) => {
+                    session.set_room(shared.spool.room());
+                    session.line(line)
+                }
                 Err(LineError::Bad(why)) => session.bad_line(why),
                 Err(LineError::Lost(lost)) => return Err(lost),
             },

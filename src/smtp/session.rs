@@ -25,6 +25,10 @@ use crate::smtp::site::{LocalMailbox, Site};
 /// stored. People who type by hand stay far below, guessing machines do not.
 const REFUSALS_LIMIT: u32 = 20;
 
+/// Room on disk that has to stay free beside a message, in octets. It is also
+/// what a message of unknown size may need at least (RFC 5321 section 4.5.3.1.7).
+const ROOM_RESERVE: u64 = 64 * 1024;
+
 /// Where a session is in the sequence of commands. Each variant carries what is
 /// known by then, and nothing else.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -141,6 +145,8 @@ pub struct Session {
     is_extended: bool,
     /// 5yz replies since the last message that was stored.
     refusals: u32,
+    /// Octets that can still be stored, as far as we were told.
+    room: u64,
 }
 
 impl Session {
@@ -154,7 +160,14 @@ impl Session {
             client_name: String::new(),
             is_extended: false,
             refusals: 0,
+            room: u64::MAX,
         }
+    }
+
+    /// Tells the session how many octets can still be stored. It asks nobody
+    /// itself, and takes it that there is room until it is told otherwise.
+    pub fn set_room(&mut self, octets: u64) {
+        self.room = octets;
     }
 
     /// The greeting: the server speaks first.
@@ -323,6 +336,10 @@ impl Session {
         if mail.size.is_some_and(|size| size > self.site.max_size) {
             return go(State::Ready, reply::too_big(self.site.max_size));
         }
+        // Better to say it now than after the whole message has come (RFC 1870 section 6.1).
+        if mail.size.unwrap_or(0).saturating_add(ROOM_RESERVE) > self.room {
+            return go(State::Ready, reply::no_room());
+        }
         let envelope =
             Envelope { reverse_path: mail.from, recipients: Vec::new(), smtputf8: mail.smtputf8 };
         go(State::Mail(envelope), reply::sender_ok())
@@ -442,6 +459,21 @@ mod tests {
             let step = session().stored(&outcome);
             assert_eq!(step.reply.code(), code, "{outcome:?}");
             assert_eq!(step.next != Next::Command, closes, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn mail_is_taken_only_while_its_size_and_a_reserve_fit_the_disk() {
+        let mut session = session();
+        session.line(b"EHLO c");
+        for (room, line, code) in [
+            (ROOM_RESERVE, "MAIL FROM:<>", 250),
+            (ROOM_RESERVE - 1, "MAIL FROM:<>", 452),
+            (ROOM_RESERVE + 9, "MAIL FROM:<> SIZE=9", 250),
+            (ROOM_RESERVE + 8, "MAIL FROM:<> SIZE=9", 452),
+        ] {
+            session.set_room(room);
+            assert_eq!(codes(&mut session, &[line, "RSET"]), [code, 250], "{room} {line}");
         }
     }
 

@@ -87,6 +87,15 @@ impl Spool {
         MessageName { id, file }
     }
 
+    /// How many octets can still be stored. Where the system does not tell, more
+    /// than enough: the disk itself will say no.
+    pub fn room(&self) -> u64 {
+        match rustix::fs::statvfs(&self.tmp) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            Err(_) => u64::MAX,
+        }
+    }
+
     /// Begins a message with our trace fields.
     pub fn draft(&self, name: &MessageName, trace_fields: &str) -> io::Result<Draft> {
         let create = || Draft::create(self.tmp.join(&name.file), trace_fields);
@@ -230,6 +239,15 @@ mod tests {
         assert_ne!(one.id, other.id);
         assert_eq!(one.file, format!("1795324479.{}.host.example", one.id));
         assert!(one.id.bytes().all(|octet| octet.is_ascii_alphanumeric()), "{}", one.id);
+    }
+
+    #[test]
+    fn there_is_room_and_a_missing_folder_does_not_deny_it() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        assert!((1..u64::MAX).contains(&spool.room()));
+        fs::remove_dir_all(root.path()).unwrap();
+        assert_eq!(spool.room(), u64::MAX);
     }
 
     #[test]
