@@ -1,0 +1,100 @@
+//! Clients that are slow, silent or deaf, and what closes leave behind.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Client, TestServer};
+
+/// Sends `octet` every tenth of a second until the server says something, and
+/// gives what it says and how long that took.
+fn drip(client: &mut Client, octet: &[u8]) -> (String, Duration) {
+    let start = Instant::now();
+    let mut tcp = client.tcp().try_clone().unwrap();
+    let octet = octet.to_owned();
+    let dripping = thread::spawn(move || {
+        while tcp.write_all(&octet).is_ok() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let reply = client.reply();
+    let took = start.elapsed();
+    client.tcp().shutdown(std::net::Shutdown::Both).unwrap();
+    dripping.join().unwrap();
+    (reply, took)
+}
+
+#[test]
+fn an_octet_every_tenth_of_the_time_out_is_cut_off_at_the_time_out_in_a_command() {
+    let server = TestServer::start(&["--timeout", "1"]);
+    let (reply, took) = drip(&mut Client::connect(server.address), b"x");
+    assert_eq!(&reply[..9], "421 4.4.2");
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn an_octet_every_tenth_of_the_time_out_is_cut_off_at_the_time_out_in_a_message() {
+    let server = TestServer::start(&["--timeout", "1"]);
+    let (reply, took) = drip(&mut Client::in_data(server.address, "bob@localhost"), b"x");
+    assert_eq!(&reply[..9], "421 4.4.2");
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+    assert!(server.drafts().is_empty());
+}
+
+#[test]
+fn a_long_message_may_take_longer_than_the_time_out_in_all() {
+    let server = TestServer::start(&["--timeout", "1"]);
+    let mut client = Client::in_data(server.address, "bob@localhost");
+    let stretch = format!("{}\r\n", "x".repeat(70_000));
+    for _ in 0..6 {
+        client.send(&stretch);
+        // Longer than the time-out in sum, and never within 64 KiB.
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(&client.message("")[..3], "250");
+}
+
+#[test]
+fn a_client_that_never_reads_its_replies_is_cut_off() {
+    let server = TestServer::start(&["--timeout", "0.5"]);
+    let client = Client::connect(server.address);
+    client.tcp().set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let helps = "HELP\r\n".repeat(1000);
+    let start = Instant::now();
+    let error = loop {
+        if let Err(error) = client.tcp().write_all(helps.as_bytes()) {
+            break error;
+        }
+    };
+    let closed = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(closed.contains(&error.kind()), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn the_554_survives_a_megabyte_that_is_still_arriving() {
+    let server = TestServer::start(&[]);
+    let mut client = Client::in_data(server.address, "bob@localhost");
+    client.send("smuggled\n");
+    // Not all of it is read by the server, so writing may fail.
+    let _ = client.tcp().write_all(&vec![b'x'; 1_000_000]);
+    assert_eq!(&client.reply()[..9], "554 5.6.0");
+    assert_eq!(client.reply(), "");
+}
+
+#[test]
+fn a_close_does_not_wait_long_for_a_client_that_stays() {
+    let server = TestServer::start(&[]);
+    let mut client = Client::connect(server.address);
+    let start = Instant::now();
+    assert_eq!(&client.ask("QUIT")[..3], "221");
+    assert_eq!(client.reply(), "");
+    // The client sees the end at once; the server lets go of its side in time.
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let mut rest = [0];
+    assert_eq!(client.tcp().read(&mut rest).unwrap(), 0);
+}

@@ -1,0 +1,168 @@
+//! The program as a person meets it: flags, exit codes, signals, the ready line.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use common::{Client, files};
+
+const EHLO: &str = env!("CARGO_BIN_EXE_ehlo");
+
+/// Runs the program to its end, in an empty folder.
+fn output(args: &[&str], folder: &Path) -> Output {
+    Command::new(EHLO).args(args).current_dir(folder).output().unwrap()
+}
+
+/// A running server, killed if the test fails.
+struct Program {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Program {
+    fn start(args: &[&str], folder: &Path) -> Program {
+        let mut child = Command::new(EHLO)
+            .args(args)
+            .current_dir(folder)
+            .env_remove("RUST_LOG")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Program { child, stdout }
+    }
+
+    fn ready_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// The exit code, and what was written to standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (code, log)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_bad_flag_is_exit_2_and_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = output(&["--smtp", "2525"], folder.path());
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("ehlo: ") && text.contains("127.0.0.1:2525"), "{text}");
+    assert_eq!(text.lines().count(), 1);
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn help_and_version_go_to_standard_output_and_make_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flag, text) in [("--help", "--max-per-client"), ("--version", "ehlo 0.")] {
+        let output = output(&[flag], folder.path());
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8(output.stdout).unwrap().contains(text));
+    }
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn a_port_in_use_is_exit_71_and_leaves_no_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = output(&["--smtp", &address], folder.path());
+    assert_eq!(output.status.code(), Some(71));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&address) && text.lines().count() == 1, "{text}");
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn a_spool_that_is_no_folder_is_exit_78() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("spool"), "").unwrap();
+    let output = output(&["--smtp", "127.0.0.1:0"], folder.path());
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("cannot keep mail in spool") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn each_listener_is_announced_with_its_port_and_a_signal_ends_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let args = ["--smtp", "127.0.0.1:0", "--smtp", "127.0.0.1:0", "--trace"];
+        let mut program = Program::start(&args, folder.path());
+        let lines = [program.ready_line(), program.ready_line()];
+        for line in &lines {
+            let address = line.strip_prefix("listening smtp ").unwrap();
+            let mut client = Client::connect(address.parse().unwrap());
+            assert_eq!(&client.ask("NOOP \u{1b}[2J")[..3], "250");
+        }
+        assert_ne!(lines[0], lines[1]);
+        program.signal(signal);
+        let (code, log) = program.end();
+        assert_eq!(code, Some(0));
+        assert!(log.contains("C: NOOP \\x1b[2J") && log.contains("S: 250 2.0.0 ok"), "{log}");
+        assert!(log.contains("shutting down"), "{log}");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_message_in_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
+    let line = program.ready_line();
+    let address = line.strip_prefix("listening smtp ").unwrap().parse().unwrap();
+    let mut client = Client::in_data(address, "bob@localhost");
+    client.send("half");
+    program.signal("-TERM");
+    // The listener is closed once the first signal was acted on.
+    while std::net::TcpStream::connect(address).is_ok() {}
+    program.signal("-TERM");
+    let (code, _) = program.end();
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn tls_and_http_on_the_plain_port_are_named_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
+    let line = program.ready_line();
+    let address = line.strip_prefix("listening smtp ").unwrap().parse().unwrap();
+    for (first, reply) in [(&b"\x16\x03\x01\x02\x00"[..], "500"), (b"GET / HTTP/1.1\r\n", "500")] {
+        let mut client = Client::connect(address);
+        client.send(first);
+        assert_eq!(&client.reply()[..3], reply);
+        assert_eq!(client.reply(), "");
+    }
+    program.signal("-TERM");
+    let (_, log) = program.end();
+    assert!(
+        log.contains("TLS on the clear port") && log.contains("HTTP on the SMTP port"),
+        "{log}"
+    );
+}
