@@ -260,7 +260,11 @@ pub fn needs_smtputf8() -> Reply {
 /// 554 5.6.0: a bare CR or LF inside a message: an attempt to smuggle a second
 /// one, or a broken client. Nothing is stored and the connection closes.
 pub fn bare_newline_in_message() -> Reply {
-    Reply::new(554, (6, 0), "bare CR or LF in the message, nothing was stored, closing")
+    Reply::new(
+        554,
+        (6, 0),
+        "nothing was stored: a line of the message ends without CR LF (curl: --crlf)",
+    )
 }
 
 /// 554 5.4.6: the message went round in circles (RFC 5321 section 6.3).
