@@ -48,7 +48,13 @@ pub struct Client {
     /// The connection. Only this client's own thread reads or writes it.
     pub tcp: Arc<TcpStream>,
     /// Whether it is sending a message, which a shutdown lets it finish.
-    pub is_sending: AtomicBool,
+    is_sending: AtomicBool,
+}
+
+/// While this lives, its client is sending a message.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    client: &'a Client,
 }
 
 /// A client's place among all, given back when dropped.
@@ -111,6 +117,20 @@ impl Clients {
     fn live(&self) -> MutexGuard<'_, Live> {
         // A panic in a session does not happen while it holds this lock.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    /// From here until the returned value is dropped, a shutdown waits for this client.
+    pub fn begin_sending(&self) -> Sending<'_> {
+        self.is_sending.store(true, Ordering::SeqCst);
+        Sending { client: self }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.client.is_sending.store(false, Ordering::SeqCst);
     }
 }
 

@@ -9,7 +9,6 @@
 //! Book: docs/07-maildir.md.
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
@@ -36,19 +35,7 @@ pub fn receive(
     client: &Client,
     shared: &Shared,
 ) -> Result<Outcome, Lost> {
-    client.is_sending.store(true, Ordering::SeqCst);
-    let outcome = read_and_store(wire, session, envelope, client, shared);
-    client.is_sending.store(false, Ordering::SeqCst);
-    outcome
-}
-
-fn read_and_store(
-    wire: &mut Wire,
-    session: &Session,
-    envelope: &Envelope,
-    client: &Client,
-    shared: &Shared,
-) -> Result<Outcome, Lost> {
+    let _sending = client.begin_sending();
     let when = Timestamp::now();
     let name = shared.spool.name(when);
     let fields = TraceFields {

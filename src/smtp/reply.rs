@@ -374,7 +374,7 @@ pub enum ReplyError {
     BadCode,
     /// A line of one reply has another code than the line before.
     CodeChanged,
-    /// No last line within [`REPLY_LINES_LIMIT`] lines.
+    /// No last line within `REPLY_LINES_LIMIT` lines.
     Endless,
 }
 

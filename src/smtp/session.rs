@@ -6,7 +6,7 @@
 //! and asks here.
 //!
 //! Everything that depends on the order of commands is in the one `match` of
-//! [`Session::command`]. Facts that hold across states (the client's name, how
+//! `Session::command`. Facts that hold across states (the client's name, how
 //! often it was refused) are fields of [`Session`], not states.
 //!
 //! Book: docs/05-state-machine.md.
@@ -92,7 +92,7 @@ pub enum Next {
 pub enum Farewell {
     /// The client said QUIT.
     Quit,
-    /// More than [`REFUSALS_LIMIT`] commands were refused.
+    /// More than `REFUSALS_LIMIT` commands were refused.
     Refusals,
     /// A bare CR or LF inside a message.
     Smuggling,
