@@ -55,7 +55,8 @@ fn check(server: SocketAddr, named: Vec<PathBuf>) -> Result<usize, String> {
                 right += 1;
             }
             Err(error) => {
-                println!("WRONG {claim}\n      {}, {error}", path.display());
+                let shown = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path);
+                println!("WRONG {claim}\n      {}, {error}", shown.display());
                 wrong += 1;
             }
         }

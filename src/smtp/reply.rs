@@ -3,7 +3,7 @@
 //! In: what the session decided. Out: the octets of a reply (RFC 5321 section
 //! 4.2), with an enhanced status code (RFC 3463) in front of each line. This is
 //! the only file with three-digit numbers in it: the rest of the program says
-//! `Reply::bad_sequence(…)` and reads as prose.
+//! `reply::bad_sequence(…)` and reads as prose.
 //!
 //! Left to others: when a reply is given (`session.rs`), when it is sent
 //! (`wire/lines.rs`).
