@@ -1,0 +1,314 @@
+//! Asks the state machine for its own table: `cargo run --example states`.
+//!
+//! Every state times every command: a new [`Session`] is brought to the state,
+//! is given the command, and its answer becomes one cell. Nothing here knows
+//! the rules, so the table cannot be wrong about them; chapter 5 prints it and a
+//! test compares. With `--svg` the same answers become a drawing:
+//!
+//! ```text
+//! cargo run --example states -- --svg > docs/states.svg
+//! ```
+//!
+//! Book: docs/05-state-machine.md.
+
+use std::env;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ehlo::smtp::session::{BadLine, Next, Outcome, Session, State, Step};
+use ehlo::smtp::site::Site;
+
+/// The states of the table, and what a client says to get there.
+const STATES: [(&str, &[&str]); 4] = [
+    ("Connected", &[]),
+    ("Ready", &["EHLO client.example"]),
+    ("Mail", &["EHLO client.example", "MAIL FROM:<ann@client.example>"]),
+    ("Rcpt", &["EHLO client.example", "MAIL FROM:<ann@client.example>", "RCPT TO:<bob@localhost>"]),
+];
+
+/// The state without a column: nothing is answered there any more.
+const CLOSED: &str = "Closed";
+
+/// What happens to the session.
+enum Event {
+    /// The client sends this line.
+    Line(&'static str),
+    /// The client sends this line again and again.
+    Lines(&'static str, usize),
+    /// The client sends what is no line at all.
+    Bad(BadLine),
+    /// The client says DATA, and this becomes of the message, if it may send one.
+    Message(Outcome),
+}
+
+/// One row of the table.
+struct Row {
+    /// How the table calls it.
+    title: String,
+    /// How the drawing calls it.
+    label: &'static str,
+    event: Event,
+}
+
+/// What one event did in one state.
+struct Answer {
+    /// `250 2.1.0`; two replies for a message.
+    replies: String,
+    /// The state after it.
+    state: &'static str,
+}
+
+fn main() {
+    let wants_svg = env::args().any(|arg| arg == "--svg");
+    print!("{}", if wants_svg { svg() } else { table() });
+}
+
+/// Everything that can happen in a state.
+fn rows() -> Vec<Row> {
+    let line = |label, line, note: &str| Row {
+        title: if note.is_empty() { format!("`{line}`") } else { format!("`{line}` {note}") },
+        label,
+        event: Event::Line(line),
+    };
+    let bad =
+        |label, title: &str, why| Row { title: title.to_owned(), label, event: Event::Bad(why) };
+    let message = |label, what: &str, outcome| Row {
+        title: format!("`DATA`, then {what}"),
+        label,
+        event: Event::Message(outcome),
+    };
+    vec![
+        line("EHLO", "EHLO client.example", ""),
+        line("EHLO", "EHLO", "without a name"),
+        line("HELO", "HELO client.example", ""),
+        line("MAIL", "MAIL FROM:<ann@client.example>", ""),
+        line("MAIL", "MAIL FROM:<ann@>", "bad address"),
+        line("MAIL", "MAIL FROM:<> SIZE=big", "bad parameter"),
+        line("MAIL", "MAIL FROM:<> COLOUR=red", "unknown parameter"),
+        line("MAIL", "MAIL FROM:<> SIZE=99999999999", "too large"),
+        line("RCPT", "RCPT TO:<bob@localhost>", ""),
+        line("RCPT", "RCPT TO:<bob@>", "bad address"),
+        line("RCPT", "RCPT TO:<bob@else.example>", "not one of our domains"),
+        line("RCPT", "RCPT TO:<eve@localhost>", "no such mailbox"),
+        message("DATA and a message", "a message that is stored", Outcome::Stored("id".to_owned())),
+        message("DATA and a message", "one that is too large", Outcome::TooBig),
+        message("DATA and a message", "one that went in a loop", Outcome::Loop),
+        message("DATA and a message", "one there is no room for", Outcome::NoRoom),
+        message("a message with bare CR or LF", "one with a bare CR or LF", Outcome::BareNewline),
+        line("RSET", "RSET", ""),
+        line("NOOP", "NOOP", ""),
+        line("HELP", "HELP", ""),
+        line("VRFY", "VRFY bob", ""),
+        line("VRFY", "VRFY", "without a name"),
+        line("EXPN", "EXPN list", ""),
+        line("STARTTLS", "STARTTLS", ""),
+        line("AUTH", "AUTH PLAIN", ""),
+        line("QUIT", "QUIT", ""),
+        line("", "HELLO", "or another unknown verb"),
+        Row {
+            title: "an unknown verb for the 21st time".to_owned(),
+            label: "21 refusals",
+            event: Event::Lines("HELLO", 21),
+        },
+        bad("", "a line that is too long", BadLine::TooLong),
+        bad("", "a line with a bare CR or LF", BadLine::BareNewline),
+        bad("", "a line with a NUL", BadLine::Nul),
+        line("HTTP", "GET / HTTP/1.1", ""),
+        bad("TLS", "a TLS handshake", BadLine::Tls),
+    ]
+}
+
+/// A session that has just come to a state, on a server with one mailbox.
+fn session_in((name, lines): (&str, &[&str])) -> Session {
+    let site = Site::new("localhost", "localhost", &[], Some(&["bob".to_owned()]));
+    let mut session = Session::new(Arc::new(site), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    for line in lines {
+        session.line(line.as_bytes());
+    }
+    assert_eq!(name_of(session.state()), name, "{lines:?} does not lead there any more");
+    session
+}
+
+fn name_of(state: &State) -> &'static str {
+    match state {
+        State::Connected => "Connected",
+        State::Ready => "Ready",
+        State::Mail(_) => "Mail",
+        State::Rcpt(_) => "Rcpt",
+        State::Closed => CLOSED,
+    }
+}
+
+/// Lets an event happen in a session, and notes what it did.
+fn probe(mut session: Session, event: &Event) -> Answer {
+    let replies = match event {
+        Event::Line(line) => codes(&session.line(line.as_bytes())),
+        Event::Lines(line, times) => {
+            for _ in 1..*times {
+                session.line(line.as_bytes());
+            }
+            codes(&session.line(line.as_bytes()))
+        }
+        Event::Bad(why) => codes(&session.bad_line(*why)),
+        Event::Message(outcome) => {
+            let step = session.line(b"DATA");
+            match step.next {
+                Next::Message(_) => {
+                    format!("{}, {}", codes(&step), codes(&session.stored(outcome)))
+                }
+                Next::Command | Next::Close(_) => codes(&step),
+            }
+        }
+    };
+    Answer { replies, state: name_of(session.state()) }
+}
+
+/// `250 2.1.0`, or `354` where there is no enhanced code.
+fn codes(step: &Step) -> String {
+    match step.reply.enhanced() {
+        Some(enhanced) => format!("{} {enhanced}", step.reply.code()),
+        None => step.reply.code().to_string(),
+    }
+}
+
+/// The table of chapter 5, in Markdown. A cell names the new state only where it
+/// is another one.
+pub fn table() -> String {
+    let mut table = "| the client sends |".to_owned();
+    for (name, _) in STATES {
+        let _ = write!(table, " {name} |");
+    }
+    table += &format!("\n|{}\n", " --- |".repeat(STATES.len() + 1));
+    for row in rows() {
+        let _ = write!(table, "| {} |", row.title);
+        for state in STATES {
+            let Answer { replies, state: after } = probe(session_in(state), &row.event);
+            let arrow = if after == state.0 { String::new() } else { format!(" → {after}") };
+            let _ = write!(table, " {replies}{arrow} |");
+        }
+        table.push('\n');
+    }
+    table
+}
+
+/// One arrow of the drawing: a change of state, and everything that causes it.
+struct Arrow {
+    /// Places in [`STATES`]; `to` is its length for `Closed`.
+    from: usize,
+    to: usize,
+    labels: Vec<&'static str>,
+}
+
+/// All changes of state, found by probing. What leaves the state as it is has no
+/// arrow.
+fn arrows() -> Vec<Arrow> {
+    let mut arrows: Vec<Arrow> = Vec::new();
+    for (from, state) in STATES.into_iter().enumerate() {
+        for row in rows() {
+            let after = probe(session_in(state), &row.event).state;
+            let to = STATES.iter().position(|(name, _)| *name == after).unwrap_or(STATES.len());
+            if to == from {
+                continue;
+            }
+            match arrows.iter_mut().find(|arrow| (arrow.from, arrow.to) == (from, to)) {
+                Some(arrow) if arrow.labels.contains(&row.label) => {}
+                Some(arrow) => arrow.labels.push(row.label),
+                None => arrows.push(Arrow { from, to, labels: vec![row.label] }),
+            }
+        }
+    }
+    arrows
+}
+
+// The drawing, in pixels: the states in a row, `Closed` as a floor under them.
+const BOX_WIDTH: usize = 120;
+const BOX_HEIGHT: usize = 44;
+/// From the middle of one state to the middle of the next.
+const PITCH: usize = 226;
+const MARGIN: usize = 50;
+const ROW_TOP: usize = 140;
+const FLOOR_TOP: usize = 320;
+const LINE_HEIGHT: usize = 17;
+
+/// The states and their changes as SVG. Steps forward are straight, the ways
+/// back are arcs above, the ways out lead down.
+pub fn svg() -> String {
+    let width = 2 * MARGIN + BOX_WIDTH + PITCH * (STATES.len() - 1);
+    let height = FLOOR_TOP + BOX_HEIGHT + 2 * LINE_HEIGHT;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <title>The states of a session and the commands that change them</title>\n\
+         <defs><marker id=\"tip\" markerWidth=\"9\" markerHeight=\"8\" refX=\"8\" refY=\"4\" \
+         orient=\"auto\"><path d=\"M0,0 L9,4 L0,8 z\"/></marker></defs>\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
+    );
+    for arrow in arrows() {
+        draw_arrow(&mut svg, &arrow);
+    }
+    for (place, (name, _)) in STATES.into_iter().enumerate() {
+        draw_box(&mut svg, middle(place) - BOX_WIDTH / 2, ROW_TOP, BOX_WIDTH, name);
+    }
+    draw_box(&mut svg, MARGIN, FLOOR_TOP, width - 2 * MARGIN, CLOSED);
+    // The server speaks first.
+    let greeting = format!("{} greeting", codes(&session_in(STATES[0]).greet()));
+    draw_line(&mut svg, &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
+    draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
+    let note = "Everything else is answered and leaves the state as it is.";
+    draw_text(&mut svg, width / 2, height - LINE_HEIGHT / 2, "middle", note);
+    svg += "</svg>\n";
+    svg
+}
+
+/// The middle of a state, from the left.
+fn middle(place: usize) -> usize {
+    MARGIN + BOX_WIDTH / 2 + PITCH * place
+}
+
+fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str) {
+    let (x, y) = (left + width / 2, top + BOX_HEIGHT / 2 + 5);
+    let _ = writeln!(
+        svg,
+        "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{BOX_HEIGHT}\" rx=\"8\" \
+         fill=\"#eef3fa\" stroke=\"black\"/>\n\
+         <text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" font-size=\"16\" font-weight=\"bold\">{name}</text>"
+    );
+}
+
+fn draw_arrow(svg: &mut String, arrow: &Arrow) {
+    let (from, to) = (middle(arrow.from), middle(arrow.to));
+    let bottom = ROW_TOP + BOX_HEIGHT;
+    if arrow.to == STATES.len() {
+        draw_line(svg, &format!("M{from},{bottom} V{FLOOR_TOP}"));
+        let lines = arrow.labels.len();
+        let first = (bottom + FLOOR_TOP - lines * LINE_HEIGHT) / 2 + 13;
+        for (number, label) in arrow.labels.iter().enumerate() {
+            draw_text(svg, from - 10, first + number * LINE_HEIGHT, "end", label);
+        }
+    } else if arrow.to == arrow.from + 1 {
+        let (start, y) = (from + BOX_WIDTH / 2, ROW_TOP + BOX_HEIGHT / 2);
+        draw_line(svg, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
+        draw_text(svg, from.midpoint(to), y - 8, "middle", &arrow.labels.join(", "));
+    } else {
+        // Longer ways go higher, and end beside each other.
+        let distance = arrow.from.abs_diff(arrow.to);
+        let top = ROW_TOP - 60 * distance;
+        let (start, end) = (from, to + 40 - 20 * distance);
+        draw_line(svg, &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"));
+        // A curve of this form rises three quarters of the way.
+        let y = ROW_TOP - 45 * distance - 8;
+        draw_text(svg, start.midpoint(end), y, "middle", &arrow.labels.join(", "));
+    }
+}
+
+fn draw_line(svg: &mut String, path: &str) {
+    let _ = writeln!(
+        svg,
+        "<path d=\"{path}\" fill=\"none\" stroke=\"black\" marker-end=\"url(#tip)\"/>"
+    );
+}
+
+fn draw_text(svg: &mut String, x: usize, y: usize, anchor: &str, text: &str) {
+    let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>");
+}
