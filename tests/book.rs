@@ -1,0 +1,568 @@
+//! Holds the book to the program: code that is quoted is there, dialogues go as
+//! printed, links lead somewhere, tables and drawings are the program's own.
+//!
+//! Each guard first asserts how much it checked, because a guard that finds
+//! nothing to look at is blind, not content.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+#[path = "common/markdown.rs"]
+mod markdown;
+#[path = "../examples/states.rs"]
+#[allow(dead_code, reason = "its `main` is for people")]
+mod states;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use ehlo::dialogue::{Dialogue, PlayError};
+
+use common::TestServer;
+use markdown::{Fence, Page};
+
+const FEWEST_CHAPTERS: usize = 9;
+const FEWEST_RUST_FENCES: usize = 30;
+const FEWEST_DIALOGUES: usize = 30;
+const FEWEST_SOURCES: usize = 20;
+const FEWEST_LINKS: usize = 40;
+const FEWEST_NAMED_FILES: usize = 20;
+
+/// How many dialogues are played at a time.
+const AT_A_TIME: usize = 8;
+
+/// What every chapter has, in this order, each at the start of a line.
+const PARTS: [&str; 7] = [
+    "**Goal:**",
+    "**Code:**",
+    "**Invariants:**",
+    "**A question to predict:**",
+    "## What real servers do",
+    "## Exercises",
+    "## RFC reading",
+];
+
+/// Files that may leave out their `//! Book:` line, because they are no more
+/// than a list of modules or the way in.
+const WITHOUT_BOOK_LINE: [&str; 3] = ["lib.rs", "main.rs", "mod.rs"];
+
+// ---- code ----
+
+#[test]
+fn every_quoted_piece_of_code_is_in_its_file_exactly_once() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for fence in fences() {
+        let Some(path) = fence.info.strip_prefix("rust,src=") else { continue };
+        checked += 1;
+        let Ok(source) = fs::read_to_string(root().join(path)) else {
+            wrong.push(format!("{}: there is no {path}", fence.place));
+            continue;
+        };
+        let source: Vec<&str> = source.lines().collect();
+        let found = match fence.lines.iter().all(|line| line.trim().is_empty()) {
+            true => 0,
+            false => {
+                source.windows(fence.lines.len()).filter(|lines| quotes(&fence, lines)).count()
+            }
+        };
+        if found != 1 {
+            let first = fence.lines.first().map_or("", String::as_str).trim();
+            let place = &fence.place;
+            wrong.push(format!("{place}: `{first}` … is in {path} {found} times, expected once"));
+        }
+    }
+    assert!(checked >= FEWEST_RUST_FENCES, "only {checked} pieces of code found");
+    assert_none(wrong, "copy these from their files, in whole lines");
+}
+
+/// Whether a fence is these lines of a file. All of them may have lost the same
+/// indentation.
+fn quotes(fence: &Fence, source: &[&str]) -> bool {
+    let mut pairs = fence.lines.iter().zip(source).filter(|(quoted, _)| !quoted.is_empty());
+    let lost = match pairs.clone().next().map(|(quoted, line)| line.strip_suffix(quoted.as_str())) {
+        Some(Some(lost)) if lost.trim().is_empty() => lost,
+        _ => return false,
+    };
+    pairs.all(|(quoted, line)| line.strip_prefix(lost) == Some(quoted))
+        && fence.lines.iter().zip(source).all(|(quoted, line)| quoted.is_empty() == line.is_empty())
+}
+
+#[test]
+fn every_fence_is_of_a_kind_that_is_checked_or_is_plain_text() {
+    let mut wrong = Vec::new();
+    for fence in fences() {
+        let is_known = match fence.info.as_str() {
+            "smtp" | "sh" | "text" => true,
+            "sh server" | "sh interactive" | "sh other" => fence.place.starts_with("README.md:"),
+            info => info.starts_with("rust,src="),
+        };
+        if !is_known {
+            wrong.push(format!("{}: `{}`", fence.place, fence.info));
+        }
+    }
+    assert_none(wrong, "no test looks at fences of these kinds; say `text` if none should");
+}
+
+// ---- dialogues ----
+
+#[test]
+fn every_dialogue_goes_as_printed() {
+    let dialogues: Vec<Fence> = fences().into_iter().filter(|fence| fence.info == "smtp").collect();
+    assert!(dialogues.len() >= FEWEST_DIALOGUES, "only {} dialogues found", dialogues.len());
+
+    let mut wrong = Vec::new();
+    for some in dialogues.chunks(AT_A_TIME) {
+        thread::scope(|scope| {
+            let mut players = Vec::new();
+            for fence in some {
+                // The name of a thread stands in the message of its panic.
+                let thread = thread::Builder::new().name(fence.place.clone());
+                players.push((fence, thread.spawn_scoped(scope, || play(fence)).unwrap()));
+            }
+            for (fence, player) in players {
+                match player.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => wrong.push(why),
+                    Err(_) => wrong.push(format!("{}: see the panic above", fence.place)),
+                }
+            }
+        });
+    }
+    assert_none(wrong, "the server answers otherwise");
+}
+
+/// Plays one fence on a server of its own.
+fn play(fence: &Fence) -> Result<(), String> {
+    let place = &fence.place;
+    let dialogue: Dialogue =
+        fence.lines.join("\n").parse().map_err(|error| format!("{place}: {error}"))?;
+    if !fence.lines.iter().any(|line| line.starts_with("S:")) {
+        return Err(format!("{place}: the server says nothing here"));
+    }
+    let server = TestServer::with_needs(dialogue.needs());
+    dialogue.play(server.address).map_err(|error| match error {
+        PlayError::Differs { line, expected, found } => {
+            let (page, _) = place.rsplit_once(':').unwrap();
+            format!("{page}:{}: expected `{expected}`, found `{found}`", fence.line + line)
+        }
+        PlayError::Connect(_) => format!("{place}: {error}"),
+    })
+}
+
+// ---- what belongs where ----
+
+#[test]
+fn every_source_file_belongs_to_exactly_one_chapter_and_says_so() {
+    let mut chapters_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for chapter in chapters() {
+        for link in links(&chapter).iter().filter(|link| code_lines(&chapter).contains(&link.line))
+        {
+            let Ok(path) = resolve(&chapter.path, &link.target) else { continue };
+            chapters_of.entry(path).or_default().push(chapter.path.clone());
+        }
+    }
+
+    let sources = files_under("src", ".rs");
+    assert!(sources.len() >= FEWEST_SOURCES, "only {} files in src/", sources.len());
+    let mut wrong = Vec::new();
+    for path in sources {
+        let chapters = chapters_of.get(&path).cloned().unwrap_or_default();
+        let [chapter] = chapters.as_slice() else {
+            wrong.push(format!("{path}: in the **Code:** line of {chapters:?}, expected one"));
+            continue;
+        };
+        match book_line(&path) {
+            Some(named) if named != *chapter => {
+                wrong.push(format!("{path}: its header names {named}, but it is in {chapter}"));
+            }
+            None if !WITHOUT_BOOK_LINE.iter().any(|name| path.ends_with(name)) => {
+                wrong.push(format!("{path}: its header has no line `//! Book: {chapter}.`"));
+            }
+            Some(_) | None => {}
+        }
+    }
+    assert_none(wrong, "each file of src/ has its chapter");
+}
+
+#[test]
+fn an_example_is_spoken_of_in_the_chapter_that_its_header_names() {
+    let mut wrong = Vec::new();
+    for path in files_under("examples", ".rs") {
+        let Some(chapter) = book_line(&path) else {
+            wrong.push(format!("{path}: its header has no line `//! Book: …`"));
+            continue;
+        };
+        let name = Path::new(&path).file_stem().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(root().join(&chapter)).unwrap_or_default();
+        if !text.contains(&path) && !text.contains(&format!("--example {name}")) {
+            wrong.push(format!("{path}: {chapter} is missing or does not speak of it"));
+        }
+    }
+    assert_none(wrong, "a reader would look for these in vain");
+}
+
+#[test]
+fn every_chapter_has_the_same_parts_in_the_same_order() {
+    let chapters = chapters();
+    assert!(chapters.len() >= FEWEST_CHAPTERS, "only {} chapters", chapters.len());
+
+    let mut wrong = Vec::new();
+    for (index, chapter) in chapters.iter().enumerate() {
+        let path = &chapter.path;
+        let number = index + 1;
+        if !path.starts_with(&format!("docs/{number:02}-")) {
+            wrong.push(format!("{path}: chapter {number} should be here"));
+        }
+        if !chapter.text.starts_with(&format!("# {number}. ")) {
+            wrong.push(format!("{path}:1: expected `# {number}. Title`"));
+        }
+        let prose = chapter.prose();
+        let mut last = 0;
+        for part in PARTS {
+            let lines = || prose.iter().filter(|(_, line)| line.starts_with(part));
+            match lines().next() {
+                Some((line, _)) if *line > last && lines().count() == 1 => last = *line,
+                Some((line, _)) => wrong.push(format!("{path}:{line}: `{part}` is out of order")),
+                None => wrong.push(format!("{path}: no line begins with `{part}`")),
+            }
+        }
+    }
+    assert_none(wrong, "a chapter looks like every other");
+}
+
+#[test]
+fn the_summary_lists_every_page_once_and_in_order() {
+    let summary = Page::read("docs/SUMMARY.md");
+    let listed: Vec<String> = links(&summary)
+        .iter()
+        .map(|link| resolve(&summary.path, &link.target).unwrap_or_else(|why| panic!("{why}")))
+        .collect();
+    let mut expected = files_under("docs", ".md");
+    expected.retain(|path| path != "docs/SUMMARY.md");
+    // The introduction comes first.
+    expected.sort_by_key(|path| path != "docs/README.md");
+    assert!(expected.len() > FEWEST_CHAPTERS, "only {} pages", expected.len());
+    assert_eq!(listed, expected, "left: docs/SUMMARY.md; right: the pages there are");
+}
+
+// ---- links and names ----
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading_that_exist() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for page in pages() {
+        for link in links(&page) {
+            checked += 1;
+            if let Err(why) = follow(&page, &link) {
+                wrong.push(format!("{}:{}: {why}", page.path, link.line));
+            }
+        }
+    }
+    assert!(checked >= FEWEST_LINKS, "only {checked} links found");
+    assert_none(wrong, "these links are dead");
+}
+
+/// Goes where a link leads.
+fn follow(page: &Page, link: &Link) -> Result<(), String> {
+    let path = resolve(&page.path, &link.target)?;
+    if let Some((_, anchor)) = link.target.split_once('#') {
+        if !path.ends_with(".md") {
+            return Err(format!("{path} has no headings to link to"));
+        }
+        if !anchors(&Page::read(&path)).contains(anchor) {
+            return Err(format!("no heading of {path} has the anchor #{anchor}"));
+        }
+    }
+    // A text such as `src/main.rs` promises a file.
+    let promised = link.text.trim_matches('`');
+    let is_promise =
+        link.text.starts_with('`') && FOLDERS.iter().any(|it| promised.starts_with(it));
+    match is_promise && promised.trim_end_matches('/') != path {
+        true => Err(format!("the link says {promised} and leads to {path}")),
+        false => Ok(()),
+    }
+}
+
+#[test]
+fn every_file_that_the_book_names_exists() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for page in pages() {
+        for (line, text) in page.prose() {
+            for name in text.split('`').skip(1).step_by(2).filter(|name| is_file_name(name)) {
+                checked += 1;
+                if let Err(why) = look_up(name) {
+                    wrong.push(format!("{}:{line}: {why}", page.path));
+                }
+            }
+        }
+        for (index, line) in page.text.lines().enumerate() {
+            for (flag, folder) in [("--test ", "tests"), ("--example ", "examples")] {
+                for after in line.split(flag).skip(1) {
+                    let end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+                    let name = after.split(end).next().unwrap();
+                    let path = format!("{folder}/{name}.rs");
+                    if !name.is_empty() && !root().join(&path).is_file() {
+                        wrong.push(format!("{}:{}: there is no {path}", page.path, index + 1));
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked >= FEWEST_NAMED_FILES, "only {checked} names found");
+    assert_none(wrong, "these names are wrong");
+}
+
+#[test]
+fn every_page_that_the_code_names_exists() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for path in [files_under("src", ".rs"), files_under("examples", ".rs")].concat() {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        for (index, line) in text.lines().enumerate() {
+            for after in line.split("docs/").skip(1) {
+                let end = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
+                let page = after.split(end).next().unwrap().trim_end_matches('.');
+                checked += 1;
+                if !root().join("docs").join(page).exists() {
+                    wrong.push(format!("{path}:{}: there is no docs/{page}", index + 1));
+                }
+            }
+        }
+    }
+    assert!(checked >= FEWEST_SOURCES, "only {checked} pages named");
+    assert_none(wrong, "the code sends its reader to pages that do not exist");
+}
+
+/// Where names begin that promise a file of this project.
+const FOLDERS: [&str; 4] = ["src/", "tests/", "examples/", "docs/"];
+
+/// `tests/book.rs`, but not `tests/*.rs` and not `src/…`.
+fn is_file_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    FOLDERS.iter().any(|folder| name.starts_with(folder)) && name.chars().all(is_plain)
+}
+
+/// Finds `tests/book.rs`, `tests/dialogues/`, or `tests/book.rs::a_test`.
+fn look_up(name: &str) -> Result<(), String> {
+    let (path, function) = name.split_once("::").unwrap_or((name, ""));
+    if !root().join(path).exists() {
+        return Err(format!("there is no {path}"));
+    }
+    let function = function.rsplit("::").next().unwrap();
+    let text = || fs::read_to_string(root().join(path)).unwrap_or_default();
+    match function.is_empty() || text().contains(&format!("fn {function}(")) {
+        true => Ok(()),
+        false => Err(format!("there is no fn {function} in {path}")),
+    }
+}
+
+// ---- what the program prints ----
+
+#[test]
+fn the_state_table_is_what_the_state_machine_says() {
+    let chapter = Page::read("docs/05-state-machine.md");
+    let printed = chapter.text.split_once("<!-- states -->").and_then(|(_, rest)| {
+        let (table, _) = rest.split_once("<!-- /states -->")?;
+        Some(table.trim())
+    });
+    let printed = printed.expect("chapter 5 has the lines <!-- states --> and <!-- /states -->");
+    let expected = states::table();
+    assert!(expected.lines().count() > 20, "a table of {} lines", expected.lines().count());
+    let differs = printed.lines().zip(expected.lines()).find(|(book, machine)| book != machine);
+    assert!(
+        printed == expected.trim(),
+        "chapter 5 differs from the state machine: {differs:?}\n\
+         put what this prints between its two marks: cargo run --example states"
+    );
+}
+
+#[test]
+fn the_state_drawing_is_what_the_state_machine_says() {
+    let drawing = fs::read_to_string(root().join("docs/states.svg")).unwrap_or_default();
+    let expected = states::svg();
+    assert!(expected.matches("marker-end").count() >= 9, "too few arrows");
+    assert!(
+        drawing == expected,
+        "docs/states.svg is missing or old, this makes it anew:\n\
+         cargo run --example states -- --svg > docs/states.svg"
+    );
+}
+
+// ---- the pages ----
+
+/// A link inside the project.
+struct Link {
+    /// Where it stands, from 1.
+    line: usize,
+    /// What is shown, between the brackets.
+    text: String,
+    /// Where it leads, with its `#anchor`.
+    target: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README.md and all of docs/.
+fn pages() -> Vec<Page> {
+    let mut pages = vec![Page::read("README.md")];
+    pages.extend(files_under("docs", ".md").iter().map(|path| Page::read(path)));
+    pages
+}
+
+/// The pages in docs/ that begin with a number, in order.
+fn chapters() -> Vec<Page> {
+    let mut paths = files_under("docs", ".md");
+    paths.retain(|path| path["docs/".len()..].starts_with(|c: char| c.is_ascii_digit()));
+    paths.iter().map(|path| Page::read(path)).collect()
+}
+
+fn fences() -> Vec<Fence> {
+    pages().iter().flat_map(Page::fences).collect()
+}
+
+/// The files in a folder and below, as paths from the root, sorted.
+fn files_under(folder: &str, extension: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for path in common::files(&root().join(folder)) {
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            files.extend(files_under(&name, extension));
+        } else if name.ends_with(extension) {
+            files.push(name);
+        }
+    }
+    files
+}
+
+/// The page that the `//! Book:` line of a file names.
+fn book_line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    let named = text.lines().find_map(|line| line.strip_prefix("//! Book: "))?;
+    Some(named.trim_end_matches('.').to_owned())
+}
+
+/// The numbers of the lines that the **Code:** paragraph of a chapter takes.
+fn code_lines(chapter: &Page) -> BTreeSet<usize> {
+    let prose = chapter.prose();
+    let begin = prose.iter().skip_while(|(_, line)| !line.starts_with("**Code:**"));
+    let is_over = |line: &str| line.starts_with("**") && !line.starts_with("**Code:**");
+    begin.take_while(|(_, line)| !is_over(line)).map(|(number, _)| *number).collect()
+}
+
+/// All links of a page that stay in the project.
+fn links(page: &Page) -> Vec<Link> {
+    let mut links = Vec::new();
+    for (line, shown) in page.prose() {
+        let masked = without_code(shown);
+        let mut add = |text: &str, target: &str| {
+            // `(page.md "a title")`
+            let target = target.split_whitespace().next().unwrap_or_default().to_owned();
+            let is_elsewhere =
+                ["http:", "https:", "mailto:"].iter().any(|it| target.starts_with(it));
+            if !is_elsewhere {
+                links.push(Link { line, text: text.to_owned(), target });
+            }
+        };
+        for (at, _) in masked.match_indices("](") {
+            let begin = masked[..at].rfind('[').map_or(0, |bracket| bracket + 1);
+            let end = masked[at..].find(')').map_or(masked.len(), |bracket| at + bracket);
+            add(&shown[begin..at], &shown[at + 2..end]);
+        }
+        // `[name]: page.md`
+        if let Some((name, target)) = masked.split_once("]: ").filter(|_| masked.starts_with('[')) {
+            add(name, target);
+        }
+        for attribute in ["src=\"", "href=\""] {
+            for after in masked.split(attribute).skip(1) {
+                add("", after.split('"').next().unwrap_or_default());
+            }
+        }
+    }
+    links
+}
+
+/// A line with blanks in the place of `code`, every octet where it was.
+fn without_code(line: &str) -> String {
+    let parts: Vec<&str> = line.split('`').collect();
+    let mut masked = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        // The last part follows a backtick that nothing closes.
+        let is_code = index % 2 == 1 && index + 1 < parts.len();
+        masked += &if is_code { " ".repeat(part.len()) } else { (*part).to_owned() };
+        masked.push(' ');
+    }
+    masked
+}
+
+/// The file a link leads to, from the root of the project.
+fn resolve(page: &str, target: &str) -> Result<String, String> {
+    let (path, _) = target.split_once('#').unwrap_or((target, ""));
+    if path.is_empty() && target.starts_with('#') {
+        return Ok(page.to_owned());
+    }
+    let mut parts: Vec<&str> = page.split('/').collect();
+    parts.pop();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop().ok_or_else(|| format!("{target} leads out of the project"))?;
+            }
+            _ => parts.push(part),
+        }
+    }
+    let resolved = parts.join("/");
+    match path.is_empty() || path.starts_with('/') || !root().join(&resolved).exists() {
+        true => Err(format!("{target} leads nowhere")),
+        false => Ok(resolved),
+    }
+}
+
+/// The anchors of a page, as forges make them from its headings: lower case,
+/// blanks become dashes, punctuation goes; a second one of a name gets `-1`.
+fn anchors(page: &Page) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, line) in page.prose() {
+        let heading = line.trim_start_matches('#');
+        let is_heading =
+            (1..=6).contains(&(line.len() - heading.len())) && heading.starts_with(' ');
+        if is_heading {
+            let anchor: String = without_targets(heading.trim())
+                .to_lowercase()
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect();
+            let count = seen.entry(anchor.clone()).or_default();
+            anchors.insert(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
+            *count += 1;
+        }
+        for after in line.split("<a id=\"").skip(1) {
+            anchors.extend(after.split('"').next().map(str::to_owned));
+        }
+    }
+    anchors
+}
+
+/// `[text](target)` as `text`.
+fn without_targets(heading: &str) -> String {
+    let mut parts = heading.split("](");
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        text += part.split_once(')').map_or(part, |(_, after)| after);
+    }
+    text
+}
+
+/// Fails with one line for each thing that is wrong.
+fn assert_none(wrong: Vec<String>, what: &str) {
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
