@@ -293,11 +293,11 @@ fn draw_arrow(svg: &mut String, arrow: &Arrow) {
     } else {
         // Longer ways go higher, and end beside each other.
         let distance = arrow.from.abs_diff(arrow.to);
-        let top = ROW_TOP - 60 * distance;
+        let top = ROW_TOP.saturating_sub(60 * distance);
         let (start, end) = (from, to + 40 - 20 * distance);
         draw_line(svg, &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"));
         // A curve of this form rises three quarters of the way.
-        let y = ROW_TOP - 45 * distance - 8;
+        let y = ROW_TOP - (ROW_TOP - top) * 3 / 4 - 8;
         draw_text(svg, start.midpoint(end), y, "middle", &arrow.labels.join(", "));
     }
 }

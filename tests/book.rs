@@ -27,6 +27,7 @@ const FEWEST_CHAPTERS: usize = 9;
 const FEWEST_RUST_FENCES: usize = 30;
 const FEWEST_DIALOGUES: usize = 30;
 const FEWEST_SOURCES: usize = 20;
+const FEWEST_EXAMPLES: usize = 2;
 const FEWEST_LINKS: usize = 40;
 const FEWEST_NAMED_FILES: usize = 20;
 
@@ -92,8 +93,11 @@ fn quotes(fence: &Fence, source: &[&str]) -> bool {
 
 #[test]
 fn every_fence_is_of_a_kind_that_is_checked_or_is_plain_text() {
+    let fences = fences();
+    let fewest = FEWEST_RUST_FENCES + FEWEST_DIALOGUES;
+    assert!(fences.len() >= fewest, "only {} fences found", fences.len());
     let mut wrong = Vec::new();
-    for fence in fences() {
+    for fence in fences {
         let is_known = match fence.info.as_str() {
             "smtp" | "sh" | "text" => true,
             "sh server" | "sh interactive" | "sh other" => fence.place.starts_with("README.md:"),
@@ -189,8 +193,10 @@ fn every_source_file_belongs_to_exactly_one_chapter_and_says_so() {
 
 #[test]
 fn an_example_is_spoken_of_in_the_chapter_that_its_header_names() {
+    let examples = files_under("examples", ".rs");
+    assert!(examples.len() >= FEWEST_EXAMPLES, "only {} examples", examples.len());
     let mut wrong = Vec::new();
-    for path in files_under("examples", ".rs") {
+    for path in examples {
         let Some(chapter) = book_line(&path) else {
             wrong.push(format!("{path}: its header has no line `//! Book: …`"));
             continue;
@@ -277,11 +283,10 @@ fn follow(page: &Page, link: &Link) -> Result<(), String> {
             return Err(format!("no heading of {path} has the anchor #{anchor}"));
         }
     }
-    // A text such as `src/main.rs` promises a file.
+    // A text such as `src/main.rs` promises that file; a folder promises less.
     let promised = link.text.trim_matches('`');
-    let is_promise =
-        link.text.starts_with('`') && FOLDERS.iter().any(|it| promised.starts_with(it));
-    match is_promise && promised.trim_end_matches('/') != path {
+    let is_promise = link.text.starts_with('`') && is_file_name(promised);
+    match is_promise && !promised.ends_with('/') && promised != path {
         true => Err(format!("the link says {promised} and leads to {path}")),
         false => Ok(()),
     }
