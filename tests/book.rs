@@ -162,8 +162,8 @@ fn play(fence: &Fence) -> Result<(), String> {
 fn every_source_file_belongs_to_exactly_one_chapter_and_says_so() {
     let mut chapters_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for chapter in chapters() {
-        for link in links(&chapter).iter().filter(|link| code_lines(&chapter).contains(&link.line))
-        {
+        let lines = code_lines(&chapter);
+        for link in links(&chapter).iter().filter(|link| lines.contains(&link.line)) {
             let Ok(path) = resolve(&chapter.path, &link.target) else { continue };
             chapters_of.entry(path).or_default().push(chapter.path.clone());
         }
@@ -458,11 +458,15 @@ fn book_line(path: &str) -> Option<String> {
     Some(named.trim_end_matches('.').to_owned())
 }
 
-/// The numbers of the lines that the **Code:** paragraph of a chapter takes.
+/// The numbers of the lines in which a chapter says which files are its own.
+/// Where they begin with `none`, the files after it belong to other chapters.
 fn code_lines(chapter: &Page) -> BTreeSet<usize> {
     let prose = chapter.prose();
     let begin = prose.iter().skip_while(|(_, line)| !line.starts_with("**Code:**"));
-    let is_over = |line: &str| line.starts_with("**") && !line.starts_with("**Code:**");
+    let is_over = |line: &str| {
+        line.starts_with("**Code:** none")
+            || (line.starts_with("**") && !line.starts_with("**Code:**"))
+    };
     begin.take_while(|(_, line)| !is_over(line)).map(|(number, _)| *number).collect()
 }
 
