@@ -7,8 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
 mod common;
-#[path = "common/markdown.rs"]
-mod markdown;
 #[path = "../examples/states.rs"]
 #[allow(dead_code, reason = "its `main` is for people")]
 mod states;
@@ -21,7 +19,7 @@ use std::thread;
 use ehlo::dialogue::{Dialogue, PlayError};
 
 use common::TestServer;
-use markdown::{Fence, Page};
+use common::markdown::{Fence, Page};
 
 const FEWEST_CHAPTERS: usize = 9;
 const FEWEST_RUST_FENCES: usize = 30;

@@ -14,8 +14,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
-#[path = "common/markdown.rs"]
-mod markdown;
+mod common;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -34,7 +33,7 @@ use ehlo::dialogue::Dialogue;
 use ehlo::server::Config;
 use tempfile::TempDir;
 
-use markdown::{Fence, Page};
+use common::markdown::{Fence, Page};
 
 /// How long one fence may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -311,7 +310,7 @@ impl Process {
             .env("PATH", format!("{}:{path}", reader.tools.path().display()))
             .env("README_LOG", reader.log())
             .env("README_EHLO", env!("CARGO_BIN_EXE_ehlo"))
-            .env("README_EXAMPLES", examples())
+            .env("README_EXAMPLES", common::examples())
             .env("README_PORT", &reader.port)
             .stdin(input)
             .stdout(Stdio::piped())
@@ -401,10 +400,4 @@ impl Drop for Process {
         self.signal("KILL");
         let _ = self.shell.wait();
     }
-}
-
-/// Where cargo puts examples: beside the folder of this test.
-fn examples() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("examples")
 }

@@ -57,7 +57,7 @@ pub fn receive(
     wire.begin_message()?;
     loop {
         let (taken, piece) = unstuffer.next(wire.message()?);
-        let is_end = match piece {
+        let is_over = match piece {
             Piece::Text(text) => {
                 if let Ok(open) = &mut draft
                     && let Err(error) = open.write(text)
@@ -67,10 +67,13 @@ pub fn receive(
                 false
             }
             Piece::End => true,
-            Piece::BareNewline => return Ok(Outcome::BareNewline),
+            Piece::BareNewline => {
+                draft = Err(Outcome::BareNewline);
+                true
+            }
         };
         wire.consume(taken);
-        if is_end {
+        if is_over {
             break;
         }
         // Dropping the draft gives the room on disk back at once.
@@ -116,5 +119,5 @@ fn log_outcome(outcome: &Outcome, octets: u64, envelope: &Envelope, client: &Cli
         Outcome::Stored(id) => format!("stored {id}"),
         refused => format!("refused ({refused:?})"),
     };
-    log::info!("{client}: {what}: {octets} octets from {from} for {count} mailboxes");
+    log::info!("{client}: {what}: {octets} octets from {from}, mailboxes: {count}");
 }

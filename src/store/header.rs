@@ -76,11 +76,14 @@ impl Header {
                 At::LineStart(_) => self.at = At::Name,
                 At::Name => {
                     self.name.push(octet);
-                    if let Some(at) = self.after_name(octet) {
+                    if let Some(at) = after_name(&self.name) {
                         self.at = at;
                         if !matches!(at, At::Value(Fate::Dropped)) {
                             out.write_all(&self.name)?;
                         }
+                        let is_field = matches!(at, At::Value(_));
+                        self.received +=
+                            usize::from(is_field && is_called(&self.name, b"Received"));
                         self.name.clear();
                     }
                     text = rest;
@@ -89,29 +92,33 @@ impl Header {
         }
         Ok(())
     }
+}
 
-    /// What `name`, which ends in `octet`, begins; `None` if that is still open.
-    fn after_name(&mut self, octet: u8) -> Option<At> {
-        let before = self.name.strip_suffix(&[octet]).unwrap_or_default();
-        let blank_inside = before.last().copied().is_some_and(is_blank);
-        match octet {
-            b':' => {
-                // Old programs put blanks before the colon (RFC 5322 section 4.5).
-                let name = before.trim_ascii_end();
-                if name.eq_ignore_ascii_case(b"Return-Path") {
-                    return Some(At::Value(Fate::Dropped));
-                }
-                self.received += usize::from(name.eq_ignore_ascii_case(b"Received"));
-                Some(At::Value(Fate::Kept))
-            }
-            // An empty line ends the header; a line that is no field was never in it.
-            _ if is_blank(octet) && before.is_empty() => Some(At::Body),
-            _ if is_name(octet) && blank_inside => Some(At::Body),
-            _ if !is_name(octet) && !is_blank(octet) => Some(At::Body),
-            _ if self.name.len() == NAME_LIMIT => Some(At::Value(Fate::Kept)),
-            _ => None,
-        }
+/// What the start of a line begins; `None` if that is still open.
+fn after_name(start: &[u8]) -> Option<At> {
+    let (&octet, before) = start.split_last()?;
+    let is_blank_inside = before.last().copied().is_some_and(is_blank);
+    match octet {
+        b':' => Some(value_of(start)),
+        // An empty line ends the header; a line that is no field was never in it.
+        _ if is_blank(octet) && before.is_empty() => Some(At::Body),
+        _ if is_name(octet) && is_blank_inside => Some(At::Body),
+        _ if !is_name(octet) && !is_blank(octet) => Some(At::Body),
+        // One of our names with many blanks after it, or a name too long to be ours.
+        _ if start.len() == NAME_LIMIT => Some(value_of(start)),
+        _ => None,
     }
+}
+
+fn value_of(start: &[u8]) -> At {
+    At::Value(if is_called(start, b"Return-Path") { Fate::Dropped } else { Fate::Kept })
+}
+
+/// Whether the start of a line is this field name. Old programs put blanks
+/// between the name and the colon (RFC 5322 section 4.5).
+fn is_called(start: &[u8], name: &[u8]) -> bool {
+    let start = start.strip_suffix(b":").unwrap_or(start);
+    start.trim_ascii_end().eq_ignore_ascii_case(name)
 }
 
 fn is_blank(octet: u8) -> bool {
@@ -146,7 +153,7 @@ mod tests {
     #[test]
     fn return_path_goes_with_its_folded_lines_and_the_rest_stays() {
         check(
-            "Return-Path: <a@b>\nSubject: x\nRETURN-PATH :\n\t<c@d>\n more\nTo: y\n z\n\nhello\n",
+            "Return-Path: <a@b>\nSubject: x\nRETURN-PATH          :\n\t<c@d>\n more\nTo: y\n z\n\nhello\n",
             "Subject: x\nTo: y\n z\n\nhello\n",
             0,
         );
@@ -154,7 +161,8 @@ mod tests {
 
     #[test]
     fn received_is_counted_in_the_header_only_and_in_any_case() {
-        let text = "Received: 1\nreceived: 2\nX-Received: no\nRECEIVED : 3\n\nReceived: quoted\n";
+        let text =
+            "Received: 1\nreceived: 2\nX-Received: no\nRECEIVED          : 3\n\nReceived: quoted\n";
         check(text, text, 3);
     }
 

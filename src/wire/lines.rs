@@ -191,8 +191,9 @@ impl Wire {
     }
 
     /// Sends what is owed and closes, so that the client can still read it. A
-    /// plain close would answer octets on their way to us with a reset, and a
-    /// reset destroys our last reply in the client's hands.
+    /// plain close would answer octets on their way to us with a reset, and with
+    /// that the client's next write fails, and its system may throw away what it
+    /// has received and not read yet: our last reply.
     pub fn close(mut self) {
         self.socket.set_deadline(LINGER_TIME);
         if self.socket.write_all(&self.owed).is_err() || self.socket.end_of_output().is_err() {

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of this one")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
+pub mod markdown;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -96,6 +98,11 @@ impl Drop for TestServer {
             let _ = running.join();
         }
     }
+}
+
+/// Where cargo puts examples: beside the folder of the running test.
+pub fn examples() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples")
 }
 
 /// All files in a folder, sorted by name; none if there is no such folder.
