@@ -179,11 +179,11 @@ impl Session {
     pub fn line(&mut self, line: &[u8]) -> Step {
         // `take` leaves `Connected` behind for the length of this call only.
         let state = mem::take(&mut self.state);
-        let command = Command::parse(line);
         // A list with dead addresses is no attack while some of them are alive.
-        let is_forgiven = matches!((&state, &command), (State::Rcpt(_), Ok(Command::Rcpt(_))));
+        let is_rcpt = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"));
+        let is_forgiven = is_rcpt && matches!(state, State::Rcpt(_));
 
-        let (state, step) = match (state, command) {
+        let (state, step) = match (state, Command::parse(line)) {
             (State::Closed, _) => {
                 (State::Closed, self.close(reply::stopping(&self.site.hostname), Farewell::Quit))
             }
