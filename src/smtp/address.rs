@@ -263,7 +263,9 @@ fn quoted_string(inside: &str) -> Result<(String, &str), AddressError> {
 }
 
 /// The inside of `[…]`. Other tags than `IPv6:` are possible in the grammar;
-/// none has ever been registered.
+/// none has ever been registered. The standard library reads the addresses; it
+/// takes `::` for a single group of zeros, which the RFC does not, and no leading
+/// zeros in IPv4, which the RFC does. Both harm nobody.
 fn literal(content: &str) -> Result<IpAddr, AddressError> {
     const TAG: &str = "IPv6:";
     let address = match content.split_at_checked(TAG.len()) {

@@ -219,6 +219,8 @@ impl Session {
                 return self.close(reply::bare_newline_in_message(), Farewell::Smuggling);
             }
         };
+        // A refusal counts, but 421 never takes its place here: the client would
+        // take that for an invitation to send the same message again.
         match reply.kind() {
             Kind::Done => self.refusals = 0,
             Kind::Never => self.refusals += 1,

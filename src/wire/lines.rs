@@ -371,6 +371,15 @@ mod tests {
     }
 
     #[test]
+    fn much_owed_is_sent_although_commands_are_waiting() {
+        let (mut wire, _peer) = pair();
+        for _ in 0..10_000 {
+            wire.reply(&reply::ok()).unwrap();
+            assert!(wire.owed.len() <= OWED_LIMIT);
+        }
+    }
+
+    #[test]
     fn what_follows_a_message_in_the_same_write_is_still_there() {
         let (mut wire, mut peer) = pair();
         let tail = "NOOP\r\n".repeat(1000);
