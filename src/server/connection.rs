@@ -17,7 +17,7 @@ use crate::server::clients::{Client, Place};
 use crate::server::receive::receive;
 use crate::smtp::command::COMMAND_LINE_LIMIT;
 use crate::smtp::reply;
-use crate::smtp::session::{Farewell, Next, Session};
+use crate::smtp::session::{Farewell, Next, Session, State};
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::Socket;
 use crate::wire::trace::Trace;
@@ -77,7 +77,9 @@ fn converse(
             Next::Command if shared.is_stopping() => return Ok(End::Stopping),
             Next::Command => match wire.read_line(COMMAND_LINE_LIMIT) {
                 Ok(line) => {
-                    session.set_room(shared.spool.room());
+                    if *session.state() == State::Ready {
+                        session.set_room(shared.spool.room());
+                    }
                     session.line(line)
                 }
                 Err(LineError::Bad(why)) => session.bad_line(why),

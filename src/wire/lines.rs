@@ -154,7 +154,6 @@ impl Wire {
     /// From here to [`Wire::end_message`] the input is a message.
     pub fn begin_message(&mut self) -> Result<(), Lost> {
         self.flush()?;
-        self.input.resize(MESSAGE_BUFFER, 0);
         self.renew_stretch();
         Ok(())
     }
@@ -163,6 +162,10 @@ impl Wire {
     /// one octet.
     pub fn message(&mut self) -> Result<&[u8], Lost> {
         if self.start == self.end {
+            // The client sends faster than we read: a larger buffer means fewer reads.
+            if self.end == self.input.len() {
+                self.input.resize(MESSAGE_BUFFER, 0);
+            }
             self.fill()?;
         }
         Ok(self.waiting())

@@ -6,6 +6,10 @@
 //! fails with [`ErrorKind::TimedOut`]. Being below everything else, this also
 //! holds for whatever is layered on top, an encrypted stream for example.
 //!
+//! The system is told a time-out only when it has to change, in steps of 1/64 of
+//! the limit. So a deadline may be missed by that much, and a client that is
+//! quick costs no system call for it.
+//!
 //! Book: docs/08-threads.md.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,18 +22,37 @@ use std::time::{Duration, Instant};
 pub struct Socket {
     /// Shared with the list of live clients, which may end our reading.
     tcp: Arc<TcpStream>,
+    /// How long after it was set the deadline is.
+    limit: Duration,
     deadline: Instant,
+    /// What the system was told last; zero for nothing yet.
+    read_timeout: Duration,
+    write_timeout: Duration,
 }
+
+/// The time-outs of the system follow the deadline in this many steps.
+const STEPS: u32 = 64;
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Socket {
     /// `tcp` with `limit` from now as its first deadline.
     pub fn new(tcp: Arc<TcpStream>, limit: Duration) -> Socket {
-        Socket { tcp, deadline: after(limit) }
+        let mut socket = Socket {
+            tcp,
+            limit,
+            deadline: Instant::now(),
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+        };
+        socket.set_deadline(limit);
+        socket
     }
 
     /// Everything from here on has to be done within `limit`.
     pub fn set_deadline(&mut self, limit: Duration) {
-        self.deadline = after(limit);
+        // A limit of many years is as good as none; the clock itself ends somewhere.
+        self.limit = limit.min(FAR);
+        self.deadline = Instant::now() + self.limit;
     }
 
     /// Tells the peer that we write no more; it can still read what we wrote.
@@ -37,19 +60,17 @@ impl Socket {
         self.tcp.shutdown(std::net::Shutdown::Write)
     }
 
-    fn time_left(&self) -> io::Result<Duration> {
+    /// The time left, rounded up to a full step; an error if there is none.
+    fn timeout(&self) -> io::Result<Duration> {
+        let step = self.limit / STEPS;
+        let left = self.deadline.saturating_duration_since(Instant::now());
         // Zero means "no time-out" to the operating system, so it must not get there.
-        match self.deadline.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
-            left => Ok(left),
+        if left.is_zero() || step.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
         }
+        let steps = left.as_nanos().div_ceil(step.as_nanos());
+        Ok(step.saturating_mul(steps as u32))
     }
-}
-
-/// A limit of many years is as good as none; the clock itself ends somewhere.
-fn after(limit: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    Instant::now() + limit.min(FAR)
 }
 
 /// A socket that timed out says `WouldBlock` on Unix, which a layer above would
@@ -63,14 +84,22 @@ fn late(error: io::Error) -> io::Error {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.tcp.set_read_timeout(Some(self.time_left()?))?;
+        let timeout = self.timeout()?;
+        if timeout != self.read_timeout {
+            self.tcp.set_read_timeout(Some(timeout))?;
+            self.read_timeout = timeout;
+        }
         (&*self.tcp).read(buffer).map_err(late)
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.tcp.set_write_timeout(Some(self.time_left()?))?;
+        let timeout = self.timeout()?;
+        if timeout != self.write_timeout {
+            self.tcp.set_write_timeout(Some(timeout))?;
+            self.write_timeout = timeout;
+        }
         (&*self.tcp).write(octets).map_err(late)
     }
 
