@@ -167,7 +167,7 @@ impl Peer {
             Ok(_) => Err(format!("a line without CR LF: {}", printable(line))),
             // A reset is a close that was in a hurry.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(CLOSED.to_owned()),
-            Err(error) => Err(format!("no answer: {error}")),
+            Err(error) => Err(no_answer(&error)),
         }
     }
 
@@ -180,6 +180,16 @@ impl Peer {
 }
 
 const CLOSED: &str = "[closed]";
+
+/// Why there is no line. A system has two names for a read that waited too long.
+fn no_answer(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("no answer within {} seconds", PATIENCE.as_secs())
+        }
+        _ => format!("no answer: {error}"),
+    }
+}
 
 impl FromStr for Dialogue {
     type Err = ScriptError;
@@ -354,6 +364,15 @@ mod tests {
         assert_eq!(play("S: ...\nS: 250 *", says), "played");
         assert_eq!(play("S: 250-a\nS: ...\nS: 250-b\nS: 250 c", says), "played");
         assert!(play("S: ...\nS: 251 *", says).contains("[closed]"));
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_waited_for_and_the_time_is_named() {
+        for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
+            assert_eq!(no_answer(&kind.into()), "no answer within 10 seconds");
+        }
+        let other = no_answer(&ErrorKind::BrokenPipe.into());
+        assert!(other.starts_with("no answer: "), "{other}");
     }
 
     #[test]
