@@ -41,8 +41,8 @@ struct Flags {
     #[argh(option, arg_name = "BYTES", from_str_fn(positive))]
     max_size: Option<u64>,
 
-    /// most recipients of one message (default 1000)
-    #[argh(option, arg_name = "N", from_str_fn(positive))]
+    /// most recipients of one message, up to 10000 (default 1000)
+    #[argh(option, arg_name = "N", from_str_fn(recipients))]
     max_recipients: Option<usize>,
 
     /// most clients at a time (default 1000)
@@ -128,6 +128,12 @@ fn positive<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
     text.parse().ok().filter(|number| *number != T::default()).ok_or_else(wrong)
 }
 
+/// Each recipient is compared with all others, hence the bound.
+fn recipients(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "expected a number from 1 to 10000".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = text.parse().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
     duration
@@ -186,6 +192,7 @@ mod tests {
             (&["--domain", "a/../b"], "domain name"),
             (&["--domain", "[127.0.0.1]"], "domain name"),
             (&["--max-size", "0"], "1 or more"),
+            (&["--max-recipients", "10001"], "from 1 to 10000"),
             (&["--max-size", "10MB"], "1 or more"),
             (&["--max-per-client", "-1"], "a number"),
             (&["--timeout", "0"], "above 0"),

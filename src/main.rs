@@ -33,8 +33,9 @@ fn main() -> ExitCode {
 
 /// Does everything; the error is an exit code and one line for a person.
 fn run() -> Result<(), (u8, String)> {
-    let args: Vec<String> =
-        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Result<Vec<String>, _> =
+        std::env::args_os().skip(1).map(|arg| arg.into_string()).collect();
+    let args = args.map_err(|arg| (USAGE, format!("{arg:?} is not UTF-8")))?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let config = match config::from_args(&args).map_err(|error| (USAGE, error.to_string()))? {
         Request::Serve(config) => config,

@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -27,7 +30,12 @@ struct Program {
 
 impl Program {
     fn start(args: &[&str], folder: &Path) -> Program {
-        let mut child = Command::new(EHLO)
+        Program::start_with(EHLO, args, folder)
+    }
+
+    /// With limits that only a shell can set: `program` ends in `exec`.
+    fn start_with(program: &str, args: &[&str], folder: &Path) -> Program {
+        let mut child = Command::new(program)
             .args(args)
             .current_dir(folder)
             .env_remove("RUST_LOG")
@@ -43,6 +51,11 @@ impl Program {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Where the server listens, once it does.
+    fn address(&mut self) -> SocketAddr {
+        self.ready_line().strip_prefix("listening smtp ").unwrap().parse().unwrap()
     }
 
     fn signal(&self, signal: &str) {
@@ -135,8 +148,7 @@ fn each_listener_is_announced_with_its_port_and_a_signal_ends_with_0() {
 fn a_second_signal_does_not_wait_for_a_message_in_hand() {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
-    let line = program.ready_line();
-    let address = line.strip_prefix("listening smtp ").unwrap().parse().unwrap();
+    let address = program.address();
     let mut client = Client::in_data(address, "bob@localhost");
     client.send("half");
     program.signal("-TERM");
@@ -151,8 +163,7 @@ fn a_second_signal_does_not_wait_for_a_message_in_hand() {
 fn tls_and_http_on_the_plain_port_are_named_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
-    let line = program.ready_line();
-    let address = line.strip_prefix("listening smtp ").unwrap().parse().unwrap();
+    let address = program.address();
     for (first, reply) in [(&b"\x16\x03\x01\x02\x00"[..], "500"), (b"GET / HTTP/1.1\r\n", "500")] {
         let mut client = Client::connect(address);
         client.send(first);
@@ -165,4 +176,67 @@ fn tls_and_http_on_the_plain_port_are_named_in_the_log() {
         log.contains("TLS on the clear port") && log.contains("HTTP on the SMTP port"),
         "{log}"
     );
+}
+
+#[test]
+fn a_server_that_was_stopped_and_continued_has_lost_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
+    let address = program.address();
+    let mut idle = Client::connect(address);
+    let mut sending = Client::in_data(address, "bob@localhost");
+    for signal in ["-STOP", "-CONT"] {
+        program.signal(signal);
+    }
+    assert_eq!(&idle.ask("NOOP")[..3], "250");
+    assert_eq!(&sending.message("hello\r\n")[..3], "250");
+}
+
+#[test]
+fn a_shutdown_works_with_no_descriptor_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "ulimit -n 40; exec \"$0\" --smtp 127.0.0.1:0";
+    let mut program = Program::start_with("sh", &["-c", script, EHLO], folder.path());
+    let address = program.address();
+    let mut inside = Vec::new();
+    // The last of these wait in the system's queue: nobody can accept them.
+    let clients: Vec<_> = (0..60).map(|_| Client::silent(address)).collect();
+    for mut client in clients {
+        if inside.len() < 20 {
+            assert_eq!(&client.reply()[..3], "220");
+        }
+        inside.push(client);
+    }
+    program.signal("-TERM");
+    assert_eq!(&inside[0].reply()[..9], "421 4.3.2");
+    drop(inside);
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn files_and_folders_belong_to_their_owner_alone_under_every_umask() {
+    for umask in ["0000", "0277"] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("umask {umask}; exec \"$0\" --smtp 127.0.0.1:0");
+        let mut program = Program::start_with("sh", &["-c", &script, EHLO], folder.path());
+        let mut client = Client::in_data(program.address(), "bob@localhost");
+        assert_eq!(&client.message("hello\r\n")[..3], "250");
+        let new = folder.path().join("spool/mail/localhost/bob/new");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&new), 0o700);
+        assert_eq!(mode(&files(&new)[0]), 0o600);
+    }
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_exit_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(EHLO)
+        .arg("--spool")
+        .arg(OsStr::from_bytes(b"a\xff"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(files(folder.path()).is_empty());
 }

@@ -99,13 +99,7 @@ impl Clients {
         let start = Instant::now();
         let mut live = self.live();
         while !live.clients.is_empty() && start.elapsed() < limit {
-            for client in live.clients.values() {
-                if !client.is_sending.load(Ordering::SeqCst) {
-                    // Its thread reads the end, and says 421 itself: no other
-                    // thread ever writes to a client. An error means it is gone.
-                    let _ = client.tcp.shutdown(Shutdown::Read);
-                }
-            }
+            live.see_out();
             live = match self.left.wait_timeout(live, SWEEP) {
                 Ok((live, _)) => live,
                 Err(poisoned) => poisoned.into_inner().0,
@@ -114,9 +108,26 @@ impl Clients {
         live.clients.len()
     }
 
+    /// Ends the input of all clients that are not sending a message.
+    pub fn see_out(&self) {
+        self.live().see_out();
+    }
+
     fn live(&self) -> MutexGuard<'_, Live> {
         // A panic in a session does not happen while it holds this lock.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn see_out(&self) {
+        for client in self.clients.values() {
+            if !client.is_sending.load(Ordering::SeqCst) {
+                // Its thread reads the end, and says 421 itself: no other thread
+                // ever writes to a client. An error means it is gone.
+                let _ = client.tcp.shutdown(Shutdown::Read);
+            }
+        }
     }
 }
 

@@ -39,16 +39,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::server::clients::Clients;
-use crate::smtp::site::Site;
+use crate::smtp::site::{self, Site};
 use crate::store::spool::Spool;
 
 /// How long a shutdown waits for messages that are being received.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// How long `shutdown` tries to wake one listener.
+/// How long one attempt to wake a listener may take …
 const WAKE_TIME: Duration = Duration::from_secs(1);
+/// … and the pause before the next.
+const WAKE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything that can be chosen about a server.
 #[derive(Debug, Clone)]
@@ -86,8 +88,8 @@ impl Default for Config {
             domains: Vec::new(),
             mailboxes: None,
             spool: PathBuf::from("spool"),
-            max_size: 26_214_400,
-            max_recipients: 1000,
+            max_size: site::DEFAULT_MAX_SIZE,
+            max_recipients: site::DEFAULT_MAX_RECIPIENTS,
             max_connections: 1000,
             max_per_client: 100,
             timeout: Duration::from_secs(300),
@@ -112,8 +114,8 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-/// What all threads of a server see. What changes in it is `clients`, the count
-/// inside `spool`, and `stopping`.
+/// What all threads of a server see. What changes in it is who is connected,
+/// what the spool has counted and seen, and `stopping`.
 #[derive(Debug)]
 pub struct Shared {
     /// Names, mailboxes and limits.
@@ -138,7 +140,7 @@ impl Shared {
     }
 }
 
-/// Why a server cannot start. Nothing was left half made.
+/// Why a server cannot start.
 #[derive(Debug)]
 pub enum BindError {
     /// This address cannot be listened on.
@@ -216,10 +218,17 @@ impl Handle {
         if self.shared.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        // The listeners block in `accept`: one connection each wakes them.
+        // The listeners block in `accept`: one connection each wakes them. Where we
+        // have no descriptor left for that, clients that leave give some back.
+        let start = Instant::now();
         for address in &self.addresses {
-            if let Err(error) = TcpStream::connect_timeout(&reachable(*address), WAKE_TIME) {
-                log::warn!("cannot wake the listener on {address}: {error}");
+            while let Err(error) = TcpStream::connect_timeout(&reachable(*address), WAKE_TIME) {
+                if start.elapsed() > DRAIN_TIME {
+                    log::error!("cannot wake the listener on {address}: {error}");
+                    break;
+                }
+                self.shared.clients.see_out();
+                thread::sleep(WAKE_PAUSE);
             }
         }
     }

@@ -51,7 +51,8 @@ pub fn receive(
         },
         when,
     };
-    let mut draft = shared.spool.draft(&name, &fields.to_text()).map_err(fault);
+    let mut draft =
+        shared.spool.draft(&name, &fields.to_text()).map_err(|error| fault(&error, &name, client));
 
     let mut unstuffer = Unstuffer::default();
     wire.begin_message()?;
@@ -62,7 +63,7 @@ pub fn receive(
                 if let Ok(open) = &mut draft
                     && let Err(error) = open.write(text)
                 {
-                    draft = Err(fault(error));
+                    draft = Err(fault(&error, &name, client));
                 }
                 false
             }
@@ -82,29 +83,32 @@ pub fn receive(
         }
     }
     wire.end_message(unstuffer.octets());
-
-    // Syncing takes long, and the client may be waiting for earlier replies.
-    wire.flush()?;
     Ok(match draft {
         Ok(draft) if draft.received_fields() > RECEIVED_LIMIT => Outcome::Loop,
-        Ok(draft) => store(draft, &name, envelope, shared),
+        Ok(draft) => store(draft, &name, envelope, client, shared),
         Err(outcome) => outcome,
     })
     .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), envelope, client))
 }
 
 /// From here on the message survives a power cut, or it is not stored at all.
-fn store(draft: Draft, name: &MessageName, envelope: &Envelope, shared: &Shared) -> Outcome {
+fn store(
+    draft: Draft,
+    name: &MessageName,
+    envelope: &Envelope,
+    client: &Client,
+    shared: &Shared,
+) -> Outcome {
     let mailboxes: Vec<_> = envelope.recipients.iter().map(|to| &to.mailbox).collect();
     match shared.spool.deliver(draft, name, &mailboxes) {
         Ok(()) => Outcome::Stored(name.id.clone()),
-        Err(error) => fault(error),
+        Err(error) => fault(&error, name, client),
     }
 }
 
 /// What the client is told about an error of our disk; the log is told more.
-fn fault(error: io::Error) -> Outcome {
-    log::error!("cannot store a message: {error}");
+fn fault(error: &io::Error, name: &MessageName, client: &Client) -> Outcome {
+    log::error!("{client}: cannot store {}: {error}", name.id);
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Outcome::NoRoom,
         _ => Outcome::Failed,

@@ -17,7 +17,7 @@ pub const COMMAND_LINE_LIMIT: usize = 512
     + 17 // " BODY=8BITMIME" and room to grow (RFC 6152 section 2)
     + 10; // " SMTPUTF8" (RFC 6531 section 3.1)
 
-/// RFC 1870 section 4: a size has up to 20 digits.
+/// RFC 1870 section 3: a size has up to 20 digits.
 const SIZE_DIGITS: usize = 20;
 
 /// One command of a client, ready to be acted on.
@@ -90,7 +90,10 @@ impl Command {
             "EXPN" => Ok(Command::Expn),
             "AUTH" if argument.is_empty() => Err(reply::bad_argument("AUTH mechanism")),
             "AUTH" => Ok(Command::Auth),
-            "GET" | "HEAD" | "POST" | "PUT" | "OPTIONS" | "CONNECT" => Ok(Command::Http),
+            // Every browser sends `Host:` before the body of a request, also behind a
+            // first line that is too long to be read.
+            "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "CONNECT"
+            | "HOST:" => Ok(Command::Http),
             // Many introductions list the first three as commands. They never were.
             "SUBJECT" | "CC" | "BCC" | "SUBJECT:" | "CC:" | "BCC:" | "FROM:" | "TO:" | "DATE:" => {
                 Err(reply::header_field_is_no_command())

@@ -1,8 +1,8 @@
 //! Every reply this server gives, by name, and replies of other servers, parsed.
 //!
 //! In: what the session decided. Out: the octets of a reply (RFC 5321 section
-//! 4.2), with an enhanced status code (RFC 3463) in front of each line. This is
-//! the only file with three-digit numbers in it: the rest of the program says
+//! 4.2), with an enhanced status code (RFC 3463) in front of each line. No
+//! other file decides about the three digits: the rest of the program says
 //! `reply::bad_sequence(…)` and reads as prose.
 //!
 //! Left to others: when a reply is given (`session.rs`), when it is sent
@@ -202,9 +202,10 @@ pub fn not_http() -> Reply {
     Reply::new(500, (5, 2), "this is an SMTP server, not a web server")
 }
 
-/// 501 5.5.4: EHLO or HELO with no name, or one that cannot be a name.
+/// 501: EHLO or HELO with no name, or one that cannot be a name. No reply to
+/// these two has an enhanced code (RFC 2034 section 4).
 pub fn bad_client_name(verb: &str) -> Reply {
-    Reply::new(501, (5, 4), format!("give your name: {verb} host.example or {verb} [192.0.2.1]"))
+    Reply::plain(501, format!("give your name: {verb} host.example or {verb} [192.0.2.1]"))
 }
 
 /// 501 5.5.4: wrong or missing argument. `form` shows the right one.

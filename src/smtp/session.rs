@@ -180,7 +180,8 @@ impl Session {
         // `take` leaves `Connected` behind for the length of this call only.
         let state = mem::take(&mut self.state);
         // A list with dead addresses is no attack while some of them are alive.
-        let is_rcpt = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"));
+        let verb = line.split(|octet| *octet == b' ').next().unwrap_or_default();
+        let is_rcpt = verb.eq_ignore_ascii_case(b"RCPT");
         let is_forgiven = is_rcpt && matches!(state, State::Rcpt(_));
 
         let (state, step) = match (state, Command::parse(line)) {
@@ -219,14 +220,17 @@ impl Session {
                 return self.close(reply::bare_newline_in_message(), Farewell::Smuggling);
             }
         };
-        // A refusal counts, but 421 never takes its place here: the client would
-        // take that for an invitation to send the same message again.
         match reply.kind() {
             Kind::Done => self.refusals = 0,
             Kind::Never => self.refusals += 1,
             Kind::GoOn | Kind::Later => {}
         }
-        Step { reply, next: Next::Command }
+        match self.refusals > REFUSALS_LIMIT {
+            // 421 does not take the place of this reply: the client would take it
+            // for an invitation to send the same message again.
+            true => self.close(reply, Farewell::Refusals),
+            false => Step { reply, next: Next::Command },
+        }
     }
 
     /// The state the session is in.
@@ -505,6 +509,16 @@ mod tests {
         session.stored(&Outcome::NoRoom);
         let step = session.line(b"NONSENSE");
         assert_eq!((step.reply.code(), step.next), (421, Next::Close(Farewell::Refusals)));
+    }
+
+    #[test]
+    fn refused_messages_keep_their_reply_and_close_when_there_were_too_many() {
+        let mut session = session();
+        for _ in 0..20 {
+            assert_eq!(session.stored(&Outcome::Loop).next, Next::Command);
+        }
+        let step = session.stored(&Outcome::Loop);
+        assert_eq!((step.reply.code(), step.next), (554, Next::Close(Farewell::Refusals)));
     }
 
     #[test]

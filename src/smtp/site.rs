@@ -16,6 +16,11 @@ use crate::smtp::reply::{self, Reply};
 /// The mailbox that no policy refuses (RFC 5321 section 4.5.1).
 const POSTMASTER: &str = "postmaster";
 
+/// 25 MiB: what large providers take.
+pub const DEFAULT_MAX_SIZE: u64 = 25 * 1024 * 1024;
+/// Ten times what RFC 5321 section 4.5.3.1.8 asks for at least.
+pub const DEFAULT_MAX_RECIPIENTS: usize = 1000;
+
 /// Names, mailboxes and limits of this server.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -60,8 +65,8 @@ impl Site {
         domains.insert(fold(home));
         Site {
             hostname: hostname.to_owned(),
-            max_size: 26_214_400,
-            max_recipients: 1000,
+            max_size: DEFAULT_MAX_SIZE,
+            max_recipients: DEFAULT_MAX_RECIPIENTS,
             home: fold(home),
             domains,
             mailboxes: mailboxes

@@ -9,12 +9,12 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::header::Header;
+use crate::store::maildir;
 
 /// Room for a short letter in one write.
 const BUFFER: usize = 16 * 1024;
@@ -31,8 +31,7 @@ impl Draft {
     /// Makes the file, readable by its owner only, and begins it with our
     /// `trace_fields`. A file of that name must not exist.
     pub fn create(path: PathBuf, trace_fields: &str) -> io::Result<Draft> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let file = BufWriter::with_capacity(BUFFER, file);
+        let file = BufWriter::with_capacity(BUFFER, maildir::create_file(&path)?);
         let mut draft = Draft { file, path, header: Header::default() };
         draft.file.write_all(trace_fields.as_bytes())?;
         Ok(draft)

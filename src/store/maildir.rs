@@ -54,11 +54,19 @@ pub fn take_back(maildir: &Path, name: &str) {
     let _ = fs::remove_file(maildir.join("new").join(name));
 }
 
+/// Makes a file that did not exist, and that only its owner can read and write,
+/// whatever the umask says.
+pub fn create_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Makes a folder that only its owner can enter, whatever the umask says; one
 /// that is there already is fine.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700))),
     }
 }
@@ -79,8 +87,7 @@ fn cannot_link(error: &io::Error) -> bool {
 fn deliver_copy(draft: &Path, maildir: &Path, name: &str) -> io::Result<()> {
     let temporary = maildir.join("tmp").join(name);
     let copy = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = create_file(&temporary)?;
         io::copy(&mut File::open(draft)?, &mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, maildir.join("new").join(name))

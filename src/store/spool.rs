@@ -34,6 +34,9 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
 /// on memory, where every name is a mailbox.
 const KNOWN_LIMIT: usize = 10_000;
 
+/// How much of the hostname stands in a file name, which has 255 octets in all.
+const HOSTNAME_LIMIT: usize = 128;
+
 /// The folder that holds all mail.
 #[derive(Debug)]
 pub struct Spool {
@@ -63,17 +66,20 @@ impl Spool {
         let spool = Spool {
             tmp: root.join("tmp"),
             mail: root.join("mail"),
-            hostname: hostname.to_owned(),
+            hostname: hostname.chars().take(HOSTNAME_LIMIT).collect(),
             count: AtomicU64::new(0),
             known: Mutex::default(),
         };
-        // A path without a parent is one name, in the folder we run in.
-        let parent = root.parent().filter(|path| !path.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        fs::create_dir_all(parent)?;
-        maildir::make_folder(root)?;
-        maildir::sync_folder(parent)?;
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
+        let missing: Vec<&Path> = root.ancestors().take_while(is_missing).collect();
+        for folder in missing.into_iter().rev() {
+            maildir::make_folder(folder)?;
+            // A path without a parent is one name, in the folder we run in.
+            let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
+            maildir::sync_folder(parent.unwrap_or(Path::new(".")))?;
+        }
         spool.make_folders()?;
+        spool.try_to_write()?;
         spool.sweep(SystemTime::now())?;
         Ok(spool)
     }
@@ -161,17 +167,32 @@ impl Spool {
         self.tmp.parent().map_or(Ok(()), maildir::sync_folder)
     }
 
-    /// Removes drafts that a server left behind when it was killed.
+    /// Better to find out at the start than at the first message.
+    fn try_to_write(&self) -> io::Result<()> {
+        for folder in [&self.tmp, &self.mail] {
+            let probe = folder.join(format!(".probe-{}", process::id()));
+            fs::create_dir(&probe)?;
+            fs::remove_dir(&probe)?;
+        }
+        Ok(())
+    }
+
+    /// Removes drafts that a server left behind when it was killed. Whatever else
+    /// somebody keeps in this folder is none of our business.
     fn sweep(&self, now: SystemTime) -> io::Result<()> {
         for entry in fs::read_dir(&self.tmp)? {
             let entry = entry?;
-            let age = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
-            if age > LEFTOVER_AGE {
-                log::info!(
-                    "removing a message that was never complete: {}",
-                    entry.path().display()
-                );
-                fs::remove_file(entry.path())?;
+            if !is_draft_name(&entry.file_name().to_string_lossy()) {
+                continue;
+            }
+            // A draft of another server on this spool may be gone by now.
+            let Ok(modified) = entry.metadata().and_then(|data| data.modified()) else { continue };
+            if now.duration_since(modified).unwrap_or_default() > LEFTOVER_AGE {
+                let path = entry.path();
+                log::info!("removing a message that was never complete: {}", path.display());
+                if let Err(error) = fs::remove_file(&path) {
+                    log::warn!("cannot remove {}: {error}", path.display());
+                }
             }
         }
         Ok(())
@@ -181,6 +202,17 @@ impl Spool {
         // A panic elsewhere cannot leave a set half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a file is called as [`Spool::name`] calls them.
+fn is_draft_name(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let mut parts = name.splitn(3, '.');
+    let (Some(seconds), Some(id), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let numbers = id.strip_prefix('M').map(|rest| rest.split(['P', 'Q']));
+    is_number(seconds) && numbers.is_some_and(|mut numbers| numbers.all(is_number))
 }
 
 #[cfg(test)]
@@ -283,15 +315,44 @@ mod tests {
     }
 
     #[test]
-    fn only_old_leftovers_are_swept() {
+    fn only_old_drafts_are_swept_and_nothing_that_is_not_ours() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        fs::write(root.path().join("tmp/left"), "From").unwrap();
+        let draft = format!("tmp/{}", spool.name(Timestamp::now()).file);
+        fs::write(root.path().join(&draft), "From").unwrap();
+        fs::write(root.path().join("tmp/thesis.txt"), "a year of work").unwrap();
+        fs::create_dir(root.path().join("tmp/1.M1P1Q1.a-folder")).unwrap();
         let now = SystemTime::now();
         spool.sweep(now + LEFTOVER_AGE - Duration::from_secs(60)).unwrap();
-        assert_eq!(tree(root.path()), ["tmp/left"]);
+        assert_eq!(tree(root.path()), [draft.as_str(), "tmp/thesis.txt"]);
         spool.sweep(now + LEFTOVER_AGE + Duration::from_secs(60)).unwrap();
-        assert!(tree(root.path()).is_empty());
+        assert_eq!(tree(root.path()), ["tmp/thesis.txt"]);
+    }
+
+    #[test]
+    fn a_spool_that_cannot_hold_mail_is_found_at_the_start() {
+        for name in ["tmp", "mail"] {
+            let root = tempfile::tempdir().unwrap();
+            fs::write(root.path().join(name), "").unwrap();
+            assert!(Spool::open(root.path(), "host.example").is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spool_deep_in_folders_that_do_not_exist_is_made_private() {
+        let root = tempfile::tempdir().unwrap();
+        Spool::open(&root.path().join("a/b/spool"), "host.example").unwrap();
+        for name in ["a", "a/b", "a/b/spool", "a/b/spool/tmp"] {
+            let mode = fs::metadata(root.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_very_long_hostname_fits_a_file_name() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), &"h".repeat(255)).unwrap();
+        deliver(&spool, &["ann"]).unwrap();
     }
 
     #[test]

@@ -14,6 +14,9 @@ use jiff::fmt::rfc2822;
 use crate::smtp::address::{ForwardPath, ReversePath, address_literal};
 use crate::smtp::text::printable;
 
+/// How much of a client's name stands in `Received`.
+const NAME_LIMIT: usize = 255;
+
 /// What `Return-Path` and `Received` say about one message.
 #[derive(Debug)]
 pub struct TraceFields<'a> {
@@ -43,10 +46,13 @@ impl TraceFields<'_> {
             Some(to) => format!("\n\tfor {to}"),
             None => String::new(),
         };
+        // Escaped it may be four times as long, and a line has 998 octets (RFC 5322
+        // section 2.1.1).
+        let name: String = printable(self.client_name).chars().take(NAME_LIMIT).collect();
         format!(
             "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {} id {}{to};\n\t{}\n",
             self.reverse_path,
-            printable(self.client_name),
+            name,
             address_literal(self.client_address),
             self.hostname,
             self.protocol,

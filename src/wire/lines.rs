@@ -2,8 +2,7 @@
 //!
 //! In: a [`Socket`]. Out: lines that ended with CR LF, whatever way TCP cut
 //! them, and the reasons why others did not count. Replies are collected here
-//! and sent together: before we wait for input, beyond 4 KiB, before a message
-//! is stored, at the close. Nothing else in the program knows that rule
+//! and sent together: before we wait for input, beyond 4 KiB, at the close. Nothing else in the program knows that rule
 //! (PIPELINING, RFC 2920).
 //!
 //! Left to others: what a line means (`smtp/`), and the inside of a message
@@ -69,8 +68,11 @@ pub enum LineError {
 pub enum Lost {
     /// The client closed it: normal between two commands, fatal for a message.
     Gone,
-    /// The deadline passed.
+    /// The deadline passed before the client said what we wait for.
     Late,
+    /// The deadline passed before the client took our replies. Nothing more is
+    /// written: nobody knows how much of them arrived.
+    Deaf,
     /// The operating system reports something else.
     Io(io::Error),
 }
@@ -105,6 +107,9 @@ impl Wire {
         self.socket.set_deadline(self.patience);
         while self.line.last() != Some(&b'\n') {
             if self.start == self.end {
+                // What a message needed is too much for a client that waits.
+                self.input.truncate(COMMAND_BUFFER);
+                self.input.shrink_to_fit();
                 self.fill()?;
             }
             // The fields are borrowed one by one from here on, because `waiting()`
@@ -141,12 +146,17 @@ impl Wire {
         }
     }
 
-    /// Sends what is owed. To be called before anything that can take long.
-    pub fn flush(&mut self) -> Result<(), Lost> {
+    /// Sends what is owed.
+    fn flush(&mut self) -> Result<(), Lost> {
         if !self.owed.is_empty() {
             self.socket.set_deadline(self.patience);
-            self.socket.write_all(&self.owed)?;
+            let sent = self.socket.write_all(&self.owed);
+            // After an error too: the same replies must not be sent a second time.
             self.owed.clear();
+            sent.map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => Lost::Deaf,
+                _ => error.into(),
+            })?;
         }
         Ok(())
     }
@@ -180,14 +190,9 @@ impl Wire {
         }
     }
 
-    /// The message had `octets`; commands follow. The large buffer goes, and
-    /// what the client has sent behind the message stays.
+    /// The message had `octets`; commands follow. What the client has sent behind
+    /// it stays.
     pub fn end_message(&mut self, octets: u64) {
-        self.input.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        self.input.truncate(self.end.max(COMMAND_BUFFER));
-        self.input.shrink_to_fit();
         if let Some(trace) = &self.trace {
             trace.client(format!("(a message of {octets} octets)").as_bytes());
         }
@@ -268,6 +273,7 @@ impl Display for Lost {
         match self {
             Lost::Gone => f.write_str("the client closed the connection"),
             Lost::Late => f.write_str("the client was too slow"),
+            Lost::Deaf => f.write_str("the client did not take our replies"),
             Lost::Io(error) => error.fmt(f),
         }
     }

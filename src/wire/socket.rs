@@ -84,12 +84,18 @@ fn late(error: io::Error) -> io::Error {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let timeout = self.timeout()?;
-        if timeout != self.read_timeout {
-            self.tcp.set_read_timeout(Some(timeout))?;
-            self.read_timeout = timeout;
+        loop {
+            let timeout = self.timeout()?;
+            if timeout != self.read_timeout {
+                self.tcp.set_read_timeout(Some(timeout))?;
+                self.read_timeout = timeout;
+            }
+            match (&*self.tcp).read(buffer) {
+                // A process that was stopped and continued: the client is still there.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done.map_err(late),
+            }
         }
-        (&*self.tcp).read(buffer).map_err(late)
     }
 }
 

@@ -28,7 +28,9 @@ impl Trace {
 
     /// One line the client sent, with or without its line end.
     pub fn client(&self, line: &[u8]) {
-        self.print("C", "36", line);
+        // AUTH is not offered, but there are clients that send a password unasked.
+        let is_auth = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
+        self.print("C", "36", if is_auth { b"AUTH (not shown)" } else { line });
     }
 
     /// Replies of ours: whole lines.
