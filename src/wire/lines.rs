@@ -2,8 +2,8 @@
 //!
 //! In: a [`Socket`]. Out: lines that ended with CR LF, whatever way TCP cut
 //! them, and the reasons why others did not count. Replies are collected here
-//! and sent together: before we wait for input, beyond 4 KiB, at the close. Nothing else in the program knows that rule
-//! (PIPELINING, RFC 2920).
+//! and sent together: before we wait for input, beyond 4 KiB, at the close.
+//! Nothing else in the program knows that rule (PIPELINING, RFC 2920).
 //!
 //! Left to others: what a line means (`smtp/`), and the inside of a message
 //! (`body.rs`; this file only lends its input buffer).
