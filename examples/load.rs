@@ -130,7 +130,10 @@ fn run(flags: &Flags, letters: &Letters) -> Result<bool, Box<dyn Error>> {
     report(flags, &sent, start.elapsed())?;
     let all_found = match maildir {
         Some(maildir) => look_for(&sent, maildir, &before, letters)?,
-        None => true,
+        None => {
+            println!("not looked for: --maildir says where");
+            true
+        }
     };
     outcome?;
     Ok(all_found)

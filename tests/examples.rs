@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
 mod common;
+#[path = "../examples/load/letters.rs"]
+mod letters;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,8 +16,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use common::markdown::Page;
-use common::{TestServer, examples};
+use common::{Client, TestServer, examples};
 use ehlo::dialogue::Dialogue;
+use letters::Letters;
 
 fn example(name: &str) -> Command {
     Command::new(examples().join(name))
@@ -176,4 +179,104 @@ fn talk_ends_when_the_server_closes_and_helps_when_there_is_none() {
     let output = example("talk").arg(nobody.to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("cargo run"));
+}
+
+/// Runs `load` with a few messages, and gives exit code, output and errors.
+fn load(args: &[&str]) -> (Option<i32>, String, String) {
+    let output =
+        example("load").args(["--sessions", "4", "--messages", "40"]).args(args).output().unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn load_finds_all_its_messages_whichever_way_they_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("latency.svg");
+    for args in [
+        &[][..],
+        &["--pipelined"],
+        &["--reconnect"],
+        &["--reconnect", "--pipelined", "--size", "70000"],
+    ] {
+        let (code, text, errors) =
+            load(&[args, &["--svg", svg.to_str().unwrap(), "--to", "Bob+x@localhost"]].concat());
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{args:?}: {text}");
+        assert!(text.contains("found 40 of 40 messages in "), "{args:?}: {text}");
+        let drawing = fs::read_to_string(&svg).unwrap();
+        assert!(drawing.starts_with("<svg") && drawing.contains("median: "), "{drawing}");
+        fs::remove_file(&svg).unwrap();
+    }
+}
+
+#[test]
+fn load_counts_only_what_came_during_its_run() {
+    let server = TestServer::start(&[]);
+    let maildir = server.spool().join("mail/localhost/load");
+    let address = server.address.to_string();
+    for run in 1..=2 {
+        let (code, text, errors) =
+            load(&["--server", &address, "--maildir", maildir.to_str().unwrap()]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+        assert!(text.contains("found 40 of 40 messages in "), "{text}");
+        assert_eq!(server.new_files("load").len(), run * 40);
+    }
+}
+
+#[test]
+fn load_fails_loudly_if_its_messages_are_not_there() {
+    let empty = tempfile::tempdir().unwrap();
+    let (code, text, errors) = load(&["--maildir", empty.path().to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("found 0 of 40 messages in "), "{text}");
+    assert!(errors.contains("40 MISSING, 0 NOT WHOLE"), "{errors}");
+}
+
+#[test]
+fn load_knows_a_message_that_is_not_whole() {
+    let maildir = tempfile::tempdir().unwrap();
+    let new = maildir.path().join("new");
+    fs::create_dir(&new).unwrap();
+    let letters = Letters::new("bob@localhost", 1024).unwrap();
+    let mut sent = String::new();
+    let mut stored = |number, change: fn(String) -> String| {
+        letters.write(number, &mut sent);
+        let text = sent.strip_suffix(".\r\n").unwrap();
+        assert_eq!(text.len(), 1024);
+        fs::write(new.join(number.to_string()), change(format!("X-Added: 1\r\n{text}"))).unwrap();
+    };
+    stored(1, |text| text);
+    let before = letters::files(maildir.path()).unwrap();
+    stored(2, |text| text);
+    stored(3, |text| text.replace('\r', ""));
+    stored(4, |text| text.replacen("fox", "ox", 1));
+    stored(5, |text| text.replace("end of message 0000000005\r\n", ""));
+    fs::write(new.join("other"), "Subject: something else\n\nhello\n").unwrap();
+
+    let found = letters::count(&letters, maildir.path(), &before).unwrap();
+    let mut whole: Vec<(usize, usize)> = found.whole.into_iter().collect();
+    whole.sort_unstable();
+    assert_eq!((whole, found.broken), (vec![(2, 1), (3, 1)], 2));
+}
+
+#[test]
+fn load_tells_what_is_wrong_with_its_flags_or_the_server() {
+    let full = TestServer::start(&["--max-connections", "1"]);
+    let _only_one = Client::connect(full.address);
+    let full = full.address.to_string();
+    let server = TestServer::start(&[]);
+    let server = server.address.to_string();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (args, code, text) in [
+        (&["--sessions", "0"][..], 2, "--sessions"),
+        (&["--size", "20"], 2, "octets or more"),
+        (&["--server", &nobody], 1, "no connection to"),
+        (&["--server", &full], 1, "with 421 4.3.2"),
+        (&["--server", &server, "--to", "x@else.example"], 1, "with 550 5.7.1"),
+        (&["--to", "x@else.example"], 1, "550 5.7.1"),
+    ] {
+        let (found, _, errors) = load(args);
+        assert_eq!(found, Some(code), "{args:?}: {errors}");
+        assert!(errors.contains(text), "{args:?}: {errors}");
+    }
 }

@@ -50,6 +50,7 @@ pub fn draw(file: &Path, title: &str, sorted: &[f64]) -> Result<(), Box<dyn Erro
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_desc("latency in ms")
+        .x_label_formatter(&|latency| format!("{latency}"))
         .y_desc("messages")
         .draw()?;
     chart.draw_series(bars.iter().enumerate().map(|(bar, count)| {
@@ -60,9 +61,9 @@ pub fn draw(file: &Path, title: &str, sorted: &[f64]) -> Result<(), Box<dyn Erro
         let latency = quantile(sorted, *share);
         // Each name on a line of its own: the marks may be close together.
         let height = top - line * top / 16;
-        let label = format!(" {name}: {latency:.2}");
+        let label = format!("{name}: {latency:.2}");
         chart.draw_series([PathElement::new([(latency, 0), (latency, height)], RED)])?;
-        chart.draw_series([Text::new(label, (latency, height), ("sans-serif", 13))])?;
+        chart.draw_series([Text::new(label, (latency * 1.01, height), ("sans-serif", 13))])?;
     }
     area.present()?;
     Ok(())
