@@ -21,7 +21,7 @@ use ehlo::dialogue::{Dialogue, PlayError};
 use common::TestServer;
 use common::markdown::{Fence, Page};
 
-const FEWEST_CHAPTERS: usize = 9;
+const FEWEST_CHAPTERS: usize = 10;
 const FEWEST_RUST_FENCES: usize = 30;
 const FEWEST_DIALOGUES: usize = 30;
 const FEWEST_SOURCES: usize = 20;
@@ -214,12 +214,16 @@ fn every_chapter_has_the_same_parts_in_the_same_order() {
     assert!(chapters.len() >= FEWEST_CHAPTERS, "only {} chapters", chapters.len());
 
     let mut wrong = Vec::new();
-    for (index, chapter) in chapters.iter().enumerate() {
+    let mut before = 0;
+    for chapter in &chapters {
         let path = &chapter.path;
-        let number = index + 1;
-        if !path.starts_with(&format!("docs/{number:02}-")) {
-            wrong.push(format!("{path}: chapter {number} should be here"));
+        // Chapters are not written in their order, so numbers may be left out.
+        let digits = path.trim_start_matches("docs/").split('-').next().unwrap();
+        let number = digits.parse().unwrap_or(0);
+        if digits.len() != 2 || number <= before {
+            wrong.push(format!("{path}: expected docs/NN-…, NN above {before:02}"));
         }
+        before = number;
         if !chapter.text.starts_with(&format!("# {number}. ")) {
             wrong.push(format!("{path}:1: expected `# {number}. Title`"));
         }
