@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this one")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
+pub mod child;
 pub mod markdown;
 
 use std::fs;

@@ -1,0 +1,147 @@
+//! Whatever a client sends without an end, the server does not grow.
+//!
+//! A server in a process of its own is fed, and the system tells the most memory
+//! it ever had. A few megabytes show whether it grows with what it is fed. With
+//! `EHLO_FULL=1` it is 100 MB each, and a message of 1 GB:
+//!
+//! ```text
+//! EHLO_FULL=1 cargo test --release --test memory -- --nocapture
+//! ```
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::Client;
+use common::child::ChildServer;
+
+const MB: usize = 1_000_000;
+/// What a server may grow, in KiB, when it gets what it does not keep: room for
+/// buffers that come and go, far below what it was fed.
+const GROWTH: u64 = 1024;
+
+fn is_full() -> bool {
+    std::env::var_os("EHLO_FULL").is_some()
+}
+
+/// The usual size, or the one for `EHLO_FULL`.
+fn size(usual: usize, full: usize) -> usize {
+    if is_full() { full } else { usual }
+}
+
+/// Starts a server, gives it one ordinary letter, and then whatever `feed`
+/// sends; prints and checks how much it grew by the latter.
+fn grows_little(what: &str, flags: &[&str], feed: impl FnOnce(&ChildServer)) {
+    let spool = tempfile::tempdir().unwrap();
+    let server = ChildServer::start(&["env"], spool.path(), flags).unwrap();
+    let mut client = Client::in_data(server.address, "bob@localhost");
+    assert_eq!(&client.message("Subject: x\r\n\r\nhello\r\n")[..3], "250");
+    let Some(before) = server.peak_memory() else {
+        println!("skipped: there is no /proc that tells the memory of a process");
+        return;
+    };
+    feed(&server);
+    // It still serves.
+    assert_eq!(&Client::connect(server.address).ask("NOOP")[..3], "250");
+    let after = server.peak_memory().unwrap();
+    println!("{what}: {before} KiB before, at most {after} KiB, {} more", after - before);
+    assert!(after - before < GROWTH, "{what}: {before} KiB before, {after} KiB after");
+}
+
+/// Sends `part` again and again, `octets` in all.
+fn send(client: &Client, part: &[u8], octets: usize) {
+    for _ in 0..octets / part.len() {
+        client.tcp().write_all(part).unwrap();
+    }
+}
+
+#[test]
+fn a_command_line_without_an_end_is_skipped_and_the_session_goes_on() {
+    let octets = size(8 * MB, 100 * MB);
+    grows_little("a command line without an end", &[], |server| {
+        let mut client = Client::connect(server.address);
+        send(&client, &[b'x'; 50_000], octets);
+        assert_eq!(&client.ask("")[..9], "500 5.5.2");
+        assert_eq!(&client.ask("NOOP")[..3], "250");
+    });
+}
+
+#[test]
+fn a_line_of_a_message_without_an_end_goes_to_disk_and_not_to_memory() {
+    let octets = size(8 * MB, 100 * MB);
+    let limit = (2 * octets).to_string();
+    grows_little("a line of a message without an end", &["--max-size", &limit], |server| {
+        let mut client = Client::in_data(server.address, "bob@localhost");
+        send(&client, &[b'x'; 50_000], octets);
+        assert_eq!(&client.message("\r\n")[..9], "250 2.6.0");
+    });
+}
+
+#[test]
+fn a_header_field_without_an_end_goes_to_disk_and_not_to_memory() {
+    let octets = size(8 * MB, 100 * MB);
+    let limit = (2 * octets).to_string();
+    grows_little("a folded header field without an end", &["--max-size", &limit], |server| {
+        let mut client = Client::in_data(server.address, "bob@localhost");
+        client.send("Return-Path: x\r\n");
+        send(&client, " and on it goes\r\n".repeat(3000).as_bytes(), octets);
+        assert_eq!(&client.message("")[..9], "250 2.6.0");
+    });
+}
+
+#[test]
+fn lines_of_bare_dots_are_read_to_their_end() {
+    let octets = size(8 * MB, 100 * MB);
+    let limit = (2 * octets).to_string();
+    grows_little("lines of two dots", &["--max-size", &limit], |server| {
+        let mut client = Client::in_data(server.address, "bob@localhost");
+        send(&client, "..\r\n".repeat(10_000).as_bytes(), octets);
+        assert_eq!(&client.message("")[..9], "250 2.6.0");
+    });
+}
+
+#[test]
+fn dots_that_end_no_message_are_500_until_the_session_is_closed() {
+    let octets = size(8 * MB, 100 * MB);
+    grows_little("lines of one dot, as commands", &[], |server| {
+        let mut client = Client::connect(server.address);
+        // The server says 421 long before the end, and then hangs up.
+        for _ in 0..octets / 40_000 {
+            if client.tcp().write_all(".\r\n".repeat(40_000 / 3).as_bytes()).is_err() {
+                break;
+            }
+        }
+        assert_eq!(&client.reply()[..9], "500 5.5.2");
+    });
+}
+
+#[test]
+fn a_message_far_over_the_limit_is_read_to_its_end_and_refused() {
+    let octets = size(16 * MB, 1000 * MB);
+    grows_little("a message over the limit", &["--max-size", "1000000"], |server| {
+        let mut client = Client::in_data(server.address, "bob@localhost");
+        let lines = format!("{}\r\n", "x".repeat(998)).repeat(100);
+        send(&client, lines.as_bytes(), octets);
+        assert_eq!(&client.message("")[..9], "552 5.3.4");
+        assert_eq!(&client.ask("NOOP")[..3], "250");
+    });
+}
+
+#[test]
+fn replies_that_nobody_reads_are_not_collected() {
+    let octets = size(8 * MB, 100 * MB);
+    grows_little("commands whose replies nobody reads", &["--timeout", "0.5"], |server| {
+        let client = Client::connect(server.address);
+        client.tcp().set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        let helps = "HELP\r\n".repeat(1000);
+        let mut sent = 0;
+        // The server stops reading, and cuts the client off at its deadline.
+        while sent < octets && client.tcp().write_all(helps.as_bytes()).is_ok() {
+            sent += helps.len();
+        }
+        assert!(sent < octets, "nobody stopped us");
+    });
+}
