@@ -16,7 +16,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::Client;
-use common::child::ChildServer;
+use common::child::{ChildServer, EHLO};
 
 const MB: usize = 1_000_000;
 /// What a server may grow, in KiB, when it gets what it does not keep: room for
@@ -36,7 +36,7 @@ fn size(usual: usize, full: usize) -> usize {
 /// sends; prints and checks how much it grew by the latter.
 fn grows_little(what: &str, flags: &[&str], feed: impl FnOnce(&ChildServer)) {
     let spool = tempfile::tempdir().unwrap();
-    let server = ChildServer::start(&["env"], spool.path(), flags).unwrap();
+    let server = ChildServer::start(&[EHLO], spool.path(), flags).unwrap();
     let mut client = Client::in_data(server.address, "bob@localhost");
     assert_eq!(&client.message("Subject: x\r\n\r\nhello\r\n")[..3], "250");
     let Some(before) = server.peak_memory() else {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -24,15 +25,19 @@ pub struct ChildServer {
 }
 
 impl ChildServer {
-    /// Starts `before ehlo --smtp 127.0.0.1:0 --spool spool flags`, where
-    /// `before` is a program that runs its arguments, such as `prlimit`. The
-    /// error is what the program said instead of its ready line.
-    pub fn start(before: &[&str], spool: &Path, flags: &[&str]) -> Result<ChildServer, String> {
-        let mut child = command(before, spool, flags)
+    /// Starts `program --smtp 127.0.0.1:0 --spool spool flags`, where `program`
+    /// is [`EHLO`], perhaps after another one that runs its arguments, such as
+    /// `prlimit`. The error is what was said instead of the ready line.
+    pub fn start(
+        program: &[impl AsRef<OsStr>],
+        spool: &Path,
+        flags: &[&str],
+    ) -> Result<ChildServer, String> {
+        let mut child = command(program, spool, flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{before:?}: {error}"))?;
+            .map_err(|error| format!("{}: {error}", program[0].as_ref().display()))?;
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -116,14 +121,13 @@ impl Drop for ChildServer {
 }
 
 /// Runs a server that is expected not to start.
-pub fn output(before: &[&str], spool: &Path, flags: &[&str]) -> Output {
-    command(before, spool, flags).output().unwrap()
+pub fn output(program: &[impl AsRef<OsStr>], spool: &Path) -> Output {
+    command(program, spool, &[]).output().unwrap()
 }
 
-fn command(before: &[&str], spool: &Path, flags: &[&str]) -> Command {
-    let words = [before, &[EHLO, "--smtp", "127.0.0.1:0", "--spool"]].concat();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg(spool).args(flags);
+fn command(program: &[impl AsRef<OsStr>], spool: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]).args(["--smtp", "127.0.0.1:0", "--spool"]).arg(spool).args(flags);
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");
     command
 }
