@@ -1,0 +1,685 @@
+//! Random and mutated input: no panic, no hang, no reply out of step.
+//!
+//! Parsers are held against the same rules written down once more, as literally
+//! and slowly as possible. A live server over a socket is held against a walk
+//! through the same octets without sockets, buffers and threads.
+//!
+//! All of it comes from a seed, which every failure names:
+//!
+//! ```text
+//! EHLO_FUZZ_SEED=7 EHLO_FUZZ_CASES=1000000 cargo test --release --test fuzz -- --nocapture
+//! ```
+//!
+//! A case is one command line or one message, to the parsers or to the server.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ehlo::server::Config;
+use ehlo::smtp::address::ForwardPath;
+use ehlo::smtp::command::{COMMAND_LINE_LIMIT, Command};
+use ehlo::smtp::reply::ReplyParser;
+use ehlo::smtp::session::{BadLine, Next, Outcome, Session, Step};
+use ehlo::smtp::site::Site;
+use ehlo::store::header::Header;
+use ehlo::wire::body::{Piece, Unstuffer};
+
+use common::{TestServer, without_trace_fields};
+
+/// Cases of each test.
+fn cases() -> u64 {
+    std::env::var("EHLO_FUZZ_CASES").map_or(10_000, |cases| cases.parse().unwrap())
+}
+
+fn seed() -> u64 {
+    std::env::var("EHLO_FUZZ_SEED").map_or(1, |seed| seed.parse().unwrap())
+}
+
+// ---- chance ----
+
+/// Xorshift (Marsaglia 2003): a few lines, and the same numbers everywhere.
+struct Chance(u64);
+
+impl Chance {
+    /// Neighbouring seeds begin far apart, and none at zero.
+    fn new(seed: u64) -> Chance {
+        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        ((self.next() >> 16) % end as u64) as usize
+    }
+
+    /// True once in `times`.
+    fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn one_of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        all[self.below(all.len())]
+    }
+
+    fn octets(&mut self, most: usize) -> Vec<u8> {
+        (0..self.below(most + 1)).map(|_| self.next() as u8).collect()
+    }
+
+    /// `octets` with a few mistakes: some dropped, doubled, changed, or others
+    /// from `parts` put in.
+    fn mutated(&mut self, octets: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+        let mut octets = octets.to_vec();
+        for _ in 0..1 + self.below(3) {
+            let at = self.below(octets.len() + 1);
+            let end = (at + self.below(6)).min(octets.len());
+            let replacement = match self.below(5) {
+                0 => Vec::new(),
+                1 => octets[at..end].repeat(2),
+                2 => octets[at..end].iter().map(|octet| octet ^ (1 << self.below(8))).collect(),
+                3 => self.octets(4),
+                _ => self.one_of(parts).to_vec(),
+            };
+            octets.splice(at..end, replacement);
+        }
+        octets
+    }
+}
+
+const MARKS: [&[u8]; 24] = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b".",
+    b"..",
+    b"<",
+    b">",
+    b"<>",
+    b"@",
+    b":",
+    b" ",
+    b"  ",
+    b"\t",
+    b"\"",
+    b"\\",
+    b"[",
+    b"]",
+    b"=",
+    b"\xc3\xbc",
+    b"\xc2\x9b",
+    b"\xff",
+    b"%00",
+    b"IPv6:",
+];
+
+const LINES: [&[u8]; 44] = [
+    b"EHLO client.example",
+    b"EHLO [127.0.0.1]",
+    b"EHLO [IPv6:2001:db8::1]",
+    b"HELO my_laptop",
+    b"helo x",
+    b"EHLO",
+    b"MAIL FROM:<a@b.example>",
+    b"MAIL FROM:<a@b.example>",
+    b"MAIL FROM:<>",
+    b"mail from:<\"a b\"@c.example> SIZE=100",
+    b"MAIL FROM:<a@b.example> BODY=8BITMIME SMTPUTF8",
+    b"MAIL FROM:<\xc3\xbc@b.example> SMTPUTF8",
+    b"MAIL FROM:<a@b.example> SIZE=99999999999999999999",
+    b"MAIL FROM:<a@b.example> RET=HDRS",
+    b"MAIL FROM: <a@b.example>",
+    b"RCPT TO:<ann@localhost>",
+    b"RCPT TO:<ann@localhost>",
+    b"RCPT TO:<bob@localhost>",
+    b"rcpt to:<@relay.example,@other.example:Bob+x@LOCALHOST>",
+    b"RCPT TO:<\"ann\"@[127.0.0.1]>",
+    b"RCPT TO:<postmaster>",
+    b"RCPT TO:<nobody@localhost>",
+    b"RCPT TO:<ann@elsewhere.example>",
+    b"RCPT TO:<>",
+    b"RCPT TO:<ann@localhost> NOTIFY=NEVER",
+    b"DATA",
+    b"DATA",
+    b"DATA",
+    b"data",
+    b"DATA now",
+    b"RSET",
+    b"NOOP",
+    b"NOOP a b c",
+    b"HELP",
+    b"VRFY ann",
+    b"VRFY",
+    b"EXPN list",
+    b"STARTTLS",
+    b"AUTH PLAIN AGFubgBzZWNyZXQ=",
+    b"Subject: hello",
+    b"QUIT",
+    b"",
+    b".",
+    b"GET / HTTP/1.1",
+];
+
+/// One command line, without its end: as it should be, with mistakes, or noise.
+fn line(chance: &mut Chance) -> Vec<u8> {
+    let known: &[u8] = chance.one_of(&LINES);
+    match chance.below(20) {
+        0..=11 => known.to_vec(),
+        12..=17 => chance.mutated(known, &MARKS),
+        18 => chance.octets(40),
+        // Around the limit, and far beyond it.
+        _ => {
+            let length = chance.one_of(&[&500, &560, &563, &564, &600, &3000, &5000]);
+            [known, &b"x".repeat(*length)].concat()
+        }
+    }
+}
+
+/// Parts of messages, so that what is interesting meets.
+const TEXTS: [&[u8]; 20] = [
+    b"\r\n",
+    b"\r\n",
+    b"\r\n",
+    b"\r\n.",
+    b"\r\n..",
+    b"\r\n.x",
+    b"a",
+    b"hello world",
+    b"Subject: x",
+    b"Return-Path: <x@y.example>",
+    b"return-path",
+    b"Return-Path     ",
+    b"Received: by x.example",
+    b"\r\n\tfolded",
+    b"\r\n folded",
+    b": value",
+    b"A-Rather-Long-Field-Name: x",
+    b"\xff\0",
+    b"QUIT",
+    b"MAIL FROM:<x@y.example>",
+];
+
+/// The inside of a message, in wire form, up to and without its final dot.
+fn message(chance: &mut Chance) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for _ in 0..chance.below(30) {
+        octets.extend_from_slice(chance.one_of(&TEXTS));
+    }
+    if chance.once_in(8) {
+        octets = chance.mutated(&octets, &MARKS);
+    }
+    octets
+}
+
+/// Runs `check` with the chance of this case, and names the case if it panics.
+fn one_case(seed: u64, case: u64, check: impl FnOnce(&mut Chance)) {
+    let seed = seed.wrapping_add(case);
+    let run = || check(&mut Chance::new(seed));
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        panic!("case {case}; again with EHLO_FUZZ_SEED={seed} EHLO_FUZZ_CASES=1");
+    }
+}
+
+fn for_each_case(check: impl Fn(&mut Chance)) {
+    let seed = seed();
+    for case in 0..cases() {
+        one_case(seed, case, &check);
+    }
+}
+
+// ---- parsers ----
+
+#[test]
+fn any_line_is_a_command_or_a_refusal() {
+    for_each_case(|chance| {
+        let line = line(chance);
+        match Command::parse(&line) {
+            Ok(_) => {}
+            Err(reply) => {
+                assert!([500, 501, 555].contains(&reply.code()), "{line:?}: {reply}");
+                assert_eq!(reply.enhanced().unwrap().class, 5);
+                let mut octets = Vec::new();
+                reply.write_to(&mut octets);
+                assert!(octets.ends_with(b"\r\n") && octets.len() <= 512, "{line:?}");
+                let text = octets.strip_suffix(b"\r\n").unwrap();
+                assert!(text.iter().all(|octet| (b' '..=b'~').contains(octet)), "{line:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_prints_as_an_address_that_is_the_same() {
+    const PATHS: [&[u8]; 12] = [
+        b"<ann@host.example>",
+        b"<\"a \\\" b\"@host.example>",
+        b"<@a.example,@b.example:x@c.example>",
+        b"<a.b+c@[192.0.2.1]>",
+        b"<x@[IPv6:2001:db8::1]>",
+        b"<x@[IPv6:::ffff:192.0.2.1]>",
+        b"<\xc3\xbc@b\xc3\xbccher.example>",
+        b"<postmaster>",
+        b"<>",
+        b"<aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@x.example>",
+        b"<x@a-b.c-d.example> rest",
+        b"<!#$%&'*+-/=?^_`{|}~@x>",
+    ];
+    for_each_case(|chance| {
+        let known = chance.one_of(&PATHS);
+        let octets = chance.mutated(known, &MARKS);
+        let Ok(text) = std::str::from_utf8(&octets) else { return };
+        let Ok((path, rest)) = ForwardPath::parse(text) else { return };
+        assert!(text.ends_with(rest) && text.len() > rest.len(), "{text:?}");
+        let printed = path.to_string();
+        assert!(!printed.chars().any(char::is_control), "{text:?}");
+        assert_eq!(ForwardPath::parse(&printed), Ok((path, "")), "{text:?}");
+    });
+}
+
+#[test]
+fn lines_of_another_server_are_a_reply_or_an_error() {
+    const REPLIES: [&[u8]; 10] = [
+        b"250 ok",
+        b"250-first",
+        b"250",
+        b"250-",
+        b"354 go on",
+        b"550 5.1.1 no such mailbox",
+        b"450-4.2.0 later",
+        b"199 x",
+        b"600 x",
+        b"25 x",
+    ];
+    for_each_case(|chance| {
+        let mut parser = ReplyParser::default();
+        // What was seen of the reply that has begun, and is not at its end.
+        let mut begun: Option<(Vec<u8>, usize)> = None;
+        for _ in 0..chance.below(200) {
+            let some = if chance.once_in(2) { 2 } else { REPLIES.len() };
+            let known = chance.one_of(&REPLIES[..some]);
+            let line =
+                if chance.once_in(4) { chance.mutated(known, &MARKS) } else { known.to_vec() };
+            let found = parser.line(&line);
+
+            let code = line.get(..3).filter(|code| {
+                code.iter().all(u8::is_ascii_digit) && (b'2'..=b'5').contains(&code[0])
+            });
+            let separator = line.get(3).copied();
+            let (Some(code), None | Some(b' ' | b'-')) = (code, separator) else {
+                assert!(found.is_err(), "{line:?}");
+                return;
+            };
+            let (first, lines) = begun.take().unwrap_or((code.to_vec(), 0));
+            if first != code || lines == 128 {
+                assert!(found.is_err(), "{line:?} after {lines} of {first:?}");
+                return;
+            }
+            if separator == Some(b'-') {
+                assert_eq!(found, Ok(None), "{line:?}");
+                begun = Some((first, lines + 1));
+            } else {
+                let reply = found.unwrap().unwrap();
+                assert_eq!(reply.code().to_string().as_bytes(), code);
+                assert_eq!(reply.lines().len(), lines + 1);
+            }
+        }
+    });
+}
+
+// ---- the inside of a message ----
+
+/// What became of the octets after a 354.
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    /// In file form; its size as sent; how many octets belong to it, the final
+    /// dot included.
+    Message { text: Vec<u8>, size: u64, taken: usize },
+    /// A CR or LF alone, this many octets after the start at the latest.
+    BareNewline,
+    /// There is more to come.
+    Unfinished,
+}
+
+/// The rules of RFC 5321 sections 2.3.8 and 4.5.2, as literally as they can be
+/// put: lines end with CR LF, no CR or LF stands elsewhere, a line of one dot is
+/// the end, and of other lines a first dot goes.
+fn by_the_book(input: &[u8]) -> Body {
+    let mut text = Vec::new();
+    let mut size = 0;
+    let mut taken = 0;
+    for line in input.split_inclusive(|octet| *octet == b'\n') {
+        taken += line.len();
+        let Some(end) = line.iter().position(|octet| b"\r\n".contains(octet)) else {
+            return Body::Unfinished;
+        };
+        match &line[end..] {
+            b"\r\n" => {}
+            b"\r" => return Body::Unfinished,
+            _ => return Body::BareNewline,
+        }
+        let line = &line[..end];
+        if line == b"." {
+            return Body::Message { text, size, taken };
+        }
+        let line = line.strip_prefix(b".").unwrap_or(line);
+        size += line.len() as u64 + 2;
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    Body::Unfinished
+}
+
+/// The longest part, in which input is cut.
+const PARTS: [usize; 6] = [1, 2, 7, 100, 2048, 10_000];
+
+/// Cuts `octets` by chance into parts of up to one of `sizes`, until `with`
+/// has had enough.
+fn in_parts(
+    chance: &mut Chance,
+    mut octets: &[u8],
+    sizes: &[usize],
+    mut with: impl FnMut(&[u8]) -> bool,
+) {
+    let most = sizes[chance.below(sizes.len())];
+    while !octets.is_empty() {
+        let (part, rest) = octets.split_at((1 + chance.below(most)).min(octets.len()));
+        if !with(part) {
+            return;
+        }
+        octets = rest;
+    }
+}
+
+#[test]
+fn a_message_is_what_the_rfc_says_however_it_is_cut() {
+    for_each_case(|chance| {
+        let mut octets = [message(chance), b"\r\n.\r\n".to_vec(), message(chance)].concat();
+        if chance.once_in(4) {
+            octets = chance.mutated(&octets, &MARKS);
+        }
+        let mut unstuffer = Unstuffer::default();
+        let (mut text, mut taken) = (Vec::new(), 0);
+        let mut found = Body::Unfinished;
+        in_parts(chance, &octets, &PARTS, |mut part| {
+            while !part.is_empty() {
+                let (count, piece) = unstuffer.next(part);
+                assert!(count > 0);
+                taken += count;
+                part = &part[count..];
+                match piece {
+                    Piece::Text(piece) => text.extend_from_slice(piece),
+                    Piece::BareNewline => found = Body::BareNewline,
+                    Piece::End => {
+                        let text = std::mem::take(&mut text);
+                        found = Body::Message { text, size: unstuffer.octets(), taken };
+                    }
+                }
+                if found != Body::Unfinished {
+                    return false;
+                }
+            }
+            true
+        });
+        assert_eq!(found, by_the_book(&octets), "{octets:?}");
+    });
+}
+
+/// The message without its `Return-Path` fields, and how many `Received` fields
+/// it has. Looks at whole lines; a field name is decided after 16 octets.
+fn header_by_the_book(text: &[u8]) -> (Vec<u8>, usize) {
+    let (mut kept, mut received) = (Vec::new(), 0);
+    // The fate of the field before: none at the start, and none in the body.
+    let mut in_header = true;
+    let mut keeps: Option<bool> = None;
+    for line in text.split_inclusive(|octet| *octet == b'\n') {
+        let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
+        let start = &line[..line.len().min(16)];
+        let name = match start.iter().position(|octet| *octet == b':') {
+            Some(colon) => Some(&start[..colon]),
+            None => Some(start).filter(|start| start.len() == 16 && !start.contains(&b'\n')),
+        };
+        let name = name.map(|name| name.trim_ascii_end());
+        let name = name.filter(|name| name.iter().all(|octet| (b'!'..=b'~').contains(octet)));
+        if in_header && is_folded && keeps.is_some() {
+            // It shares the fate of its field.
+        } else if let Some(name) = name.filter(|_| in_header && !is_folded) {
+            keeps = Some(!name.eq_ignore_ascii_case(b"Return-Path"));
+            received += usize::from(name.eq_ignore_ascii_case(b"Received"));
+        } else {
+            in_header = false;
+            keeps = Some(true);
+        }
+        if keeps == Some(true) {
+            kept.extend_from_slice(line);
+        }
+    }
+    (kept, received)
+}
+
+#[test]
+fn the_header_loses_its_return_paths_and_nothing_else_however_it_is_cut() {
+    for_each_case(|chance| {
+        let wire = [message(chance), b"\r\n.\r\n".to_vec()].concat();
+        let Body::Message { text, .. } = by_the_book(&wire) else { return };
+        let mut header = Header::default();
+        let mut kept = Vec::new();
+        in_parts(chance, &text, &PARTS, |part| {
+            header.filter(part, &mut kept).unwrap();
+            true
+        });
+        assert_eq!((kept, header.received()), header_by_the_book(&text), "{text:?}");
+    });
+}
+
+// ---- a live session ----
+
+const MAX_SIZE: u64 = 300;
+const MAX_RECIPIENTS: usize = 2;
+const MAILBOXES: [&str; 2] = ["ann", "bob"];
+/// Steps of one conversation at most: command lines and messages.
+const STEPS: u64 = 30;
+/// Conversations at a time.
+const AT_A_TIME: usize = 4;
+
+/// What one client says, and what it must hear: worked out without sockets and
+/// buffers, by looking at all input at once and asking the state machine.
+struct Conversation {
+    said: Vec<u8>,
+    /// Replies, whole lines.
+    heard: Vec<u8>,
+    /// The mailbox and the text of every message that was taken.
+    taken: Vec<(String, Vec<u8>)>,
+    steps: u64,
+    session: Session,
+    /// Where the input is that was not understood yet.
+    start: usize,
+    next: Next,
+}
+
+impl Conversation {
+    /// At most `STEPS` steps, and then a probe.
+    fn new(chance: &mut Chance) -> Conversation {
+        let mut site =
+            Site::new("localhost", "localhost", &[], Some(&MAILBOXES.map(str::to_owned)));
+        site.max_size = MAX_SIZE;
+        site.max_recipients = MAX_RECIPIENTS;
+        let mut this = Conversation {
+            said: Vec::new(),
+            heard: Vec::new(),
+            taken: Vec::new(),
+            steps: 0,
+            session: Session::new(Arc::new(site), Ipv4Addr::LOCALHOST.into()),
+            start: 0,
+            next: Next::Command,
+        };
+        let greeting = this.session.greet();
+        this.hear(greeting);
+        while this.steps < STEPS {
+            match this.next {
+                Next::Close(_) => return this,
+                Next::Message(_) => this.say(&[&message(chance)[..], b"\r\n.\r\n"].concat()),
+                // By chance alone few would ever come as far as DATA.
+                Next::Command if chance.once_in(5) => {
+                    this.say(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<ann@localhost>\r\nDATA\r\n");
+                }
+                Next::Command => {
+                    let end = if chance.once_in(20) { chance.one_of(&MARKS) } else { b"\r\n" };
+                    this.say(&[&line(chance), end].concat());
+                }
+            }
+            this.steps += 1;
+        }
+        while let Next::Message(_) = this.next {
+            this.say(b"\r\n.\r\n");
+        }
+        // An answer that only this can have: if it is not the last, and in its
+        // place, something is out of step.
+        this.say(b"\r\nVRFY probe\r\n");
+        this
+    }
+
+    fn say(&mut self, octets: &[u8]) {
+        self.said.extend_from_slice(octets);
+        while let Some((taken, step)) = self.step() {
+            self.start += taken;
+            self.hear(step);
+        }
+    }
+
+    /// What the next unit of the input leads to, and how long that is; `None` if
+    /// it is not complete, or if nobody listens any more.
+    fn step(&mut self) -> Option<(usize, Step)> {
+        let input = &self.said[self.start..];
+        let (taken, outcome) = match &self.next {
+            Next::Close(_) => return None,
+            Next::Command if input.first() == Some(&0x16) => {
+                return Some((1, self.session.bad_line(BadLine::Tls)));
+            }
+            Next::Command => {
+                let taken = input.iter().position(|octet| *octet == b'\n')? + 1;
+                let line = &input[..taken];
+                let text = line.strip_suffix(b"\r\n").filter(|text| !text.contains(&b'\r'));
+                let step = match text {
+                    _ if taken > COMMAND_LINE_LIMIT => self.session.bad_line(BadLine::TooLong),
+                    None => self.session.bad_line(BadLine::BareNewline),
+                    Some(text) if text.contains(&0) => self.session.bad_line(BadLine::Nul),
+                    Some(text) => self.session.line(text),
+                };
+                return Some((taken, step));
+            }
+            Next::Message(envelope) => match by_the_book(input) {
+                Body::Unfinished => return None,
+                Body::BareNewline => (input.len(), Outcome::BareNewline),
+                Body::Message { size, taken, .. } if size > MAX_SIZE => (taken, Outcome::TooBig),
+                Body::Message { text, taken, .. } => {
+                    let (text, _) = header_by_the_book(&text);
+                    for to in &envelope.recipients {
+                        self.taken.push((to.mailbox.name.clone(), text.clone()));
+                    }
+                    (taken, Outcome::Stored("*".to_owned()))
+                }
+            },
+        };
+        Some((taken, self.session.stored(&outcome)))
+    }
+
+    fn hear(&mut self, step: Step) {
+        step.reply.write_to(&mut self.heard);
+        self.next = step.next;
+    }
+
+    /// Has the same conversation with a server; gives the number of lines heard.
+    fn hold(&self, chance: &mut Chance, server: SocketAddr) -> usize {
+        let mut tcp = TcpStream::connect(server).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let slowly = self.said.len() < 5000;
+        in_parts(chance, &self.said, if slowly { &PARTS } else { &PARTS[3..] }, |part| {
+            tcp.write_all(part).is_ok()
+        });
+        tcp.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        tcp.read_to_end(&mut heard).expect("the server answers and closes");
+        let heard = lines(&heard);
+        let expected = lines(&self.heard);
+        let at = heard.iter().zip(&expected).take_while(|(one, other)| one == other).count();
+        assert!(
+            heard == expected,
+            "reply line {at}: {:?}, expected {:?}\nafter: {}",
+            heard.get(at),
+            expected.get(at),
+            self.said.escape_ascii()
+        );
+        at
+    }
+}
+
+/// The lines of replies, without the ids of messages.
+fn lines(replies: &[u8]) -> Vec<String> {
+    let replies = String::from_utf8_lossy(replies);
+    let line = |line: &str| match line.split_once("stored as ") {
+        Some((before, _)) => before.to_owned(),
+        None => line.to_owned(),
+    };
+    replies.split_inclusive('\n').map(line).collect()
+}
+
+#[test]
+fn a_live_server_answers_every_line_in_its_place_and_keeps_what_it_took() {
+    let mut config =
+        Config { max_size: MAX_SIZE, max_recipients: MAX_RECIPIENTS, ..Config::default() };
+    config.mailboxes = Some(MAILBOXES.map(str::to_owned).to_vec());
+    let server = TestServer::from_config(config);
+    let (number, steps, replies) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let letters = Mutex::new(Vec::new());
+    let seed = seed();
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while steps.load(Ordering::SeqCst) < cases() {
+                    let number = number.fetch_add(1, Ordering::SeqCst);
+                    one_case(seed, number, |chance| {
+                        let conversation = Conversation::new(chance);
+                        steps.fetch_add(conversation.steps, Ordering::SeqCst);
+                        let lines = conversation.hold(chance, server.address) as u64;
+                        replies.fetch_add(lines, Ordering::SeqCst);
+                        letters.lock().unwrap().extend(conversation.taken);
+                    });
+                }
+            });
+        }
+    });
+
+    let mut expected = letters.into_inner().unwrap();
+    let mut found = Vec::new();
+    for mailbox in ["ann", "bob", "postmaster"] {
+        for file in server.new_files(mailbox) {
+            found.push((mailbox.to_owned(), without_trace_fields(&fs::read(file).unwrap())));
+        }
+    }
+    assert!(expected.len() as u64 >= cases() / 100, "only {} letters were taken", expected.len());
+    expected.sort();
+    found.sort();
+    assert!(found == expected, "{} letters found, {} expected", found.len(), expected.len());
+    println!(
+        "{number:?} conversations with {steps:?} lines and messages: {replies:?} lines of replies, \
+         {} letters, none out of step",
+        found.len()
+    );
+    assert!(server.drafts().is_empty());
+}
