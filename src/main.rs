@@ -72,7 +72,8 @@ fn wait_for_signals(mut signals: Signals, handle: &Handle) {
         if count > 0 {
             std::process::exit(IMPATIENT);
         }
-        log::info!("shutting down, the signal again ends it at once");
+        // Before the log: nobody may be reading that, and then it blocks.
         handle.shutdown();
+        log::info!("shutting down, the signal again ends it at once");
     }
 }

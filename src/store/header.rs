@@ -4,7 +4,8 @@
 //! `Return-Path` field, since only the last server of a letter's way may write
 //! one (RFC 5321 section 4.4); and the number of `Received` fields, since too
 //! many mean that it goes round in circles (section 6.3). All other octets pass
-//! unchanged, and nothing after the header is looked at.
+//! unchanged, and nothing after the header is looked at. A message that begins
+//! with a blank, and so would go on with our last field, gets an empty line first.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -73,6 +74,12 @@ impl Header {
                 }
                 // A folded line shares the fate of its field (RFC 5322 section 2.2.3).
                 At::LineStart(Some(fate)) if is_blank(octet) => self.at = At::Value(fate),
+                // A message may not begin so. Behind our own fields such a line would
+                // be a folded part of the last one, and say what we never said.
+                At::LineStart(None) if is_blank(octet) => {
+                    out.write_all(b"\n")?;
+                    self.at = At::Body;
+                }
                 At::LineStart(_) => self.at = At::Name,
                 At::Name => {
                     self.name.push(octet);
@@ -174,9 +181,15 @@ mod tests {
             "hello world\nReturn-Path: x\n",
             "Return-Path      says a teacher\n",
             "\nReturn-Path: x\n",
-            " Return-Path: x\n",
         ] {
             check(text, text, 0);
+        }
+    }
+
+    #[test]
+    fn the_first_line_cannot_go_on_with_a_field_of_ours() {
+        for text in [" by trusted.example\nReturn-Path: x\n", "\tfor <x@y.example>\n"] {
+            check(text, &format!("\n{text}"), 0);
         }
     }
 
