@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whatever the umask was: mail is for its owner alone, and the owner can read it.
+const UMASK: u32 = 0o077;
+
 /// Does everything; the error is an exit code and one line for a person.
 fn run() -> Result<(), (u8, String)> {
     let args: Result<Vec<String>, _> =
@@ -45,6 +48,7 @@ fn run() -> Result<(), (u8, String)> {
             return Ok(());
         }
     };
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     let server = Server::bind(config).map_err(|error| match error {
         BindError::Listen(..) => (CANNOT_LISTEN, error.to_string()),
         BindError::Spool(..) => (BAD_CONFIGURATION, error.to_string()),

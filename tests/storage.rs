@@ -155,6 +155,7 @@ fn a_mailbox_on_another_file_system_gets_a_copy() {
     assert_eq!(&Client::in_data(server.address, "bob@localhost").message("x\r\n")[..3], "250");
     assert_eq!(server.only_message("bob"), b"x\n");
     assert!(files(&elsewhere.path().join("tmp")).is_empty());
+    assert!(server.drafts().is_empty());
 }
 
 #[test]

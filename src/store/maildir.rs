@@ -9,9 +9,9 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What makes a folder a Maildir.
@@ -54,20 +54,16 @@ pub fn take_back(maildir: &Path, name: &str) {
     let _ = fs::remove_file(maildir.join("new").join(name));
 }
 
-/// Makes a file that did not exist, and that only its owner can read and write,
-/// whatever the umask says.
+/// Makes a file that did not exist, and that only its owner can read and write.
 pub fn create_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Makes a folder that only its owner can enter, whatever the umask says; one
-/// that is there already is fine.
+/// Makes a folder that only its owner can enter; one that is there already is fine.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        made => made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700))),
+        made => made,
     }
 }
 
@@ -98,6 +94,7 @@ fn deliver_copy(draft: &Path, maildir: &Path, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();

@@ -44,6 +44,8 @@ pub struct Spool {
     mail: PathBuf,
     /// Stands at the end of file names: several hosts may share a Maildir.
     hostname: String,
+    /// Our process id; asking for it is a system call.
+    process: u32,
     /// Messages begun by this process.
     count: AtomicU64,
     /// Mailboxes whose folders this process has seen to disk.
@@ -67,6 +69,7 @@ impl Spool {
             tmp: root.join("tmp"),
             mail: root.join("mail"),
             hostname: hostname.chars().take(HOSTNAME_LIMIT).collect(),
+            process: process::id(),
             count: AtomicU64::new(0),
             known: Mutex::default(),
         };
@@ -88,7 +91,7 @@ impl Spool {
     /// process, and how many messages it has begun.
     pub fn name(&self, when: Timestamp) -> MessageName {
         let count = self.count.fetch_add(1, Ordering::SeqCst);
-        let id = format!("M{}P{}Q{count}", when.as_microsecond(), process::id());
+        let id = format!("M{}P{}Q{count}", when.as_microsecond(), self.process);
         let file = format!("{}.{id}.{}", when.as_second(), self.hostname);
         MessageName { id, file }
     }
@@ -170,7 +173,7 @@ impl Spool {
     /// Better to find out at the start than at the first message.
     fn try_to_write(&self) -> io::Result<()> {
         for folder in [&self.tmp, &self.mail] {
-            let probe = folder.join(format!(".probe-{}", process::id()));
+            let probe = folder.join(format!(".probe-{}", self.process));
             fs::create_dir(&probe)?;
             fs::remove_dir(&probe)?;
         }
