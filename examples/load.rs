@@ -163,12 +163,13 @@ impl OwnServer {
         };
         let (to, _) = Mailbox::parse(&flags.to).map_err(|why| format!("{}: {why}", flags.to))?;
         let site = Site::new(&config.hostname, &config.hostname, &[], None);
-        let mailbox = site.mailbox(&ForwardPath::Mailbox(to), Ipv4Addr::LOCALHOST.into());
-        let mailbox = mailbox.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
+        let mailboxes = site.mailboxes(&ForwardPath::Mailbox(to), Ipv4Addr::LOCALHOST.into());
+        let mailboxes = mailboxes.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
+        let mailbox = mailboxes.first().ok_or("a recipient without a mailbox")?;
         let server = Server::bind(config)?;
         Ok(OwnServer {
-            address: *server.addresses().first().ok_or("a server without an address")?,
-            maildir: spool.path().join("mail").join(folder(&mailbox)),
+            address: server.addresses().first().ok_or("a server without an address")?.1,
+            maildir: spool.path().join("mail").join(folder(mailbox)),
             handle: server.handle(),
             running: Some(thread::spawn(move || server.run())),
             _spool: spool,

@@ -6,20 +6,32 @@
 //! Refused recipients are told on standard error, and the others still get the
 //! letter. Exit code 0 if everybody got it, 1 if not, 2 for a wrong flag.
 //!
+//! With `--starttls` or `--tls` the letter travels encrypted, to a server whose
+//! certificate is valid for HOST, and only then `--login` is used: a password is
+//! never sent in clear.
+//!
 //! Book: docs/01-a-letter-by-hand.md.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ehlo::smtp::address::Mailbox;
+use ehlo::smtp::login::Login;
 use ehlo::smtp::reply::{Kind, Reply, ReplyParser};
+use ehlo::smtp::sasl::Mechanism;
 use ehlo::wire::body::Stuffer;
 use jiff::Zoned;
 use jiff::fmt::rfc2822;
+use native_tls::{Certificate, TlsConnector};
+use ring::rand::{SecureRandom, SystemRandom};
 
 /// How long to wait for one reply. RFC 5321 section 4.5.3.2 gives the final dot ten minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -30,6 +42,22 @@ struct Flags {
     /// the server (default 127.0.0.1:2525)
     #[argh(option, arg_name = "HOST:PORT", default = "String::from(\"127.0.0.1:2525\")")]
     server: String,
+
+    /// encrypt with STARTTLS, or send nothing
+    #[argh(switch)]
+    starttls: bool,
+
+    /// encrypt from the first octet
+    #[argh(switch)]
+    tls: bool,
+
+    /// trust this certificate, too
+    #[argh(option, arg_name = "PEM")]
+    ca: Option<PathBuf>,
+
+    /// log in with what stands in this file, user:password
+    #[argh(option, arg_name = "FILE")]
+    login: Option<PathBuf>,
 
     /// your address
     #[argh(option, arg_name = "ADDRESS", from_str_fn(address))]
@@ -82,8 +110,20 @@ fn send(flags: &Flags) -> Result<usize, String> {
     io::stdin().read_to_end(&mut body).map_err(|error| format!("standard input: {error}"))?;
     let letter = letter(flags, &body);
 
-    let mut server = Server::connect(&flags.server)?;
-    let hello = server.ask("EHLO localhost")?;
+    if flags.login.is_some() && !flags.tls && !flags.starttls {
+        return Err("--login needs --starttls or --tls: no password in clear".to_owned());
+    }
+    let mut server = Server::connect(flags)?;
+    let mut hello = server.ask("EHLO localhost")?;
+    if flags.starttls && !flags.tls {
+        server.ask("STARTTLS")?;
+        server = server.encrypted(flags)?;
+        // What was offered in clear may have been somebody else's offer.
+        hello = server.ask("EHLO localhost")?;
+    }
+    if let Some(file) = &flags.login {
+        log_in(&mut server, &hello, file)?;
+    }
     let parameters = parameters(&hello, flags, &recipients, &letter)?;
     server.ask(&format!("MAIL FROM:<{}>{parameters}", flags.from))?;
 
@@ -184,21 +224,83 @@ fn parameters(
     Ok(parameters)
 }
 
+/// Logs in with the best mechanism that the server offers and we know.
+fn log_in(server: &mut Server, hello: &Reply, file: &Path) -> Result<(), String> {
+    let wrong = |why: String| format!("{}: {why}", file.display());
+    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let (user, password) = text
+        .trim_end_matches(['\r', '\n'])
+        .split_once(':')
+        .ok_or_else(|| wrong("expected user:password".to_owned()))?;
+
+    let offered = hello.lines().iter().find_map(|line| line.strip_prefix("AUTH "));
+    let offered: Vec<&str> = offered.unwrap_or_default().split(' ').collect();
+    let mechanism = Mechanism::ALL.into_iter().find(|one| offered.contains(&one.name()));
+    let mechanism = mechanism.ok_or("the server offers no login that we know")?;
+
+    let mut nonce = [0; 18];
+    SystemRandom::new().fill(&mut nonce).map_err(|_| "no random octets".to_owned())?;
+    let (mut login, initial) = Login::begin(mechanism, user, password, &BASE64.encode(nonce));
+    let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
+    let mut reply = server.ask(&format!("AUTH {}{initial}", mechanism.name()))?;
+    while reply.kind() == Kind::GoOn {
+        let challenge = reply.lines().first().map(String::as_str).unwrap_or_default();
+        let response = login.answer(challenge);
+        reply = server.ask(&response.map_err(|_| "the server's challenge is wrong".to_owned())?)?;
+    }
+    if !login.is_done() {
+        return Err("the server did not prove that it knows the password".to_owned());
+    }
+    Ok(())
+}
+
+/// Octets in and out, in clear or encrypted.
+trait Connection: Read + Write {}
+impl<T: Read + Write> Connection for T {}
+
 /// The server at the other end.
 struct Server {
-    lines: BufReader<TcpStream>,
+    tcp: TcpStream,
+    lines: BufReader<Box<dyn Connection>>,
 }
 
 impl Server {
-    /// Connects and waits for the greeting.
-    fn connect(address: &str) -> Result<Server, String> {
+    /// Connects, perhaps encrypted, and waits for the greeting.
+    fn connect(flags: &Flags) -> Result<Server, String> {
+        let address = &flags.server;
         let tcp = TcpStream::connect(address).map_err(|error| {
             format!("nobody answers at {address} ({error}); is the server running?")
         })?;
         tcp.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
-        let mut server = Server { lines: BufReader::new(tcp) };
+        let clone = tcp.try_clone().map_err(|error| error.to_string())?;
+        let mut server = Server { tcp, lines: BufReader::new(Box::new(clone)) };
+        if flags.tls {
+            server = server.encrypted(flags)?;
+        }
         server.reply()?;
         Ok(server)
+    }
+
+    /// The same server, behind a handshake in which it proved its name.
+    fn encrypted(self, flags: &Flags) -> Result<Server, String> {
+        if !self.lines.buffer().is_empty() {
+            return Err("the server said more in clear than it should".to_owned());
+        }
+        let mut builder = TlsConnector::builder();
+        if let Some(file) = &flags.ca {
+            let wrong = |why: String| format!("{}: {why}", file.display());
+            let pem = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+            let start = pem.find("-----BEGIN").unwrap_or_default();
+            let pem = pem.get(start..).unwrap_or_default();
+            let ca =
+                Certificate::from_pem(pem.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+            builder.add_root_certificate(ca);
+        }
+        let host = flags.server.rsplit_once(':').map_or(flags.server.as_str(), |(host, _)| host);
+        let clone = self.tcp.try_clone().map_err(|error| error.to_string())?;
+        let connector = builder.build().map_err(|error| error.to_string())?;
+        let tls = connector.connect(host, clone).map_err(|error| format!("no TLS: {error}"))?;
+        Ok(Server { tcp: self.tcp, lines: BufReader::new(Box::new(tls)) })
     }
 
     /// One command, and its reply; a refusal is the error.

@@ -14,18 +14,38 @@
 use std::env;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use ehlo::smtp::session::{BadLine, Next, Outcome, Session, State, Step};
+use ehlo::smtp::credentials::{Secret, Users};
+use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, State, Step};
 use ehlo::smtp::site::Site;
 
 /// The states of the table, and what a client says to get there.
-const STATES: [(&str, &[&str]); 4] = [
+const STATES: [(&str, &[&str]); 5] = [
     ("Connected", &[]),
     ("Ready", &["EHLO client.example"]),
     ("Mail", &["EHLO client.example", "MAIL FROM:<ann@client.example>"]),
     ("Rcpt", &["EHLO client.example", "MAIL FROM:<ann@client.example>", "RCPT TO:<bob@localhost>"]),
+    ("Auth", &["EHLO client.example", "AUTH PLAIN"]),
 ];
+
+/// Its place in [`STATES`]: the drawing has it apart from the others.
+const AUTH: usize = 4;
+
+/// A server with one mailbox, whose owner may log in: with TLS, and in clear.
+static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
+    let mut site = Site::new("localhost", "localhost", &[], Some(&["bob".to_owned()]));
+    site.has_tls = true;
+    site.allow_plain_auth = true;
+    let secret = Secret::Plain("secret".to_owned());
+    site.users = Some(Users::new(vec![("bob".to_owned(), secret)], [0; 32]));
+    Arc::new(site)
+});
+
+/// NUL, `bob`, NUL and a password, in base64 (RFC 4616): the right one …
+const RIGHT: &str = "AGJvYgBzZWNyZXQ=";
+/// … and a wrong one.
+const WRONG: &str = "AGJvYgB3cm9uZw==";
 
 /// The state without a column: nothing is answered there any more.
 const CLOSED: &str = "Closed";
@@ -36,6 +56,8 @@ enum Event {
     Line(&'static str),
     /// The client sends this line again and again.
     Lines(&'static str, usize),
+    /// The client tries this response of PLAIN again and again.
+    Logins(&'static str, usize),
     /// The client sends what is no line at all.
     Bad(BadLine),
     /// The client says DATA, and this becomes of the message, if it may send one.
@@ -104,6 +126,18 @@ fn rows() -> Vec<Row> {
         line("EXPN", "EXPN list", ""),
         line("STARTTLS", "STARTTLS", ""),
         line("AUTH", "AUTH PLAIN", ""),
+        line("AUTH", "AUTH PLAIN AGJvYgBzZWNyZXQ=", "right"),
+        line("AUTH", "AUTH PLAIN AGJvYgB3cm9uZw==", "wrong password"),
+        line("AUTH", "AUTH LOGIN", ""),
+        line("AUTH", "AUTH NTLM", "not offered"),
+        line("a response", RIGHT, "a right response"),
+        line("a response", WRONG, "a wrong one"),
+        line("a response", "*", ""),
+        Row {
+            title: "a wrong password for the 3rd time".to_owned(),
+            label: "3 failures",
+            event: Event::Logins(WRONG, 3),
+        },
         line("QUIT", "QUIT", ""),
         line("", "HELLO", "or another unknown verb"),
         Row {
@@ -119,10 +153,10 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// A session that has just come to a state, on a server with one mailbox.
+/// A session that has just come to a state.
 fn session_in((name, lines): (&str, &[&str])) -> Session {
-    let site = Site::new("localhost", "localhost", &[], Some(&["bob".to_owned()]));
-    let mut session = Session::new(Arc::new(site), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let our_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut session = Session::new(Arc::clone(&SITE), Role::Smtp, our_address, String::new);
     for line in lines {
         session.line(line.as_bytes());
     }
@@ -136,6 +170,7 @@ fn name_of(state: &State) -> &'static str {
         State::Ready => "Ready",
         State::Mail(_) => "Mail",
         State::Rcpt(_) => "Rcpt",
+        State::Auth(_) => "Auth",
         State::Closed => CLOSED,
     }
 }
@@ -143,12 +178,25 @@ fn name_of(state: &State) -> &'static str {
 /// Lets an event happen in a session, and notes what it did.
 fn probe(mut session: Session, event: &Event) -> Answer {
     let replies = match event {
-        Event::Line(line) => codes(&session.line(line.as_bytes())),
+        Event::Line(line) => {
+            let step = session.line(line.as_bytes());
+            // The handshake itself needs no probing.
+            if step.next == Next::StartTls {
+                session = session.encrypted();
+            }
+            codes(&step)
+        }
         Event::Lines(line, times) => {
             for _ in 1..*times {
                 session.line(line.as_bytes());
             }
             codes(&session.line(line.as_bytes()))
+        }
+        Event::Logins(response, times) => {
+            for _ in 1..*times {
+                log_in(&mut session, response);
+            }
+            codes(&log_in(&mut session, response))
         }
         Event::Bad(why) => codes(&session.bad_line(*why)),
         Event::Message(outcome) => {
@@ -157,11 +205,19 @@ fn probe(mut session: Session, event: &Event) -> Answer {
                 Next::Message(_) => {
                     format!("{}, {}", codes(&step), codes(&session.stored(outcome)))
                 }
-                Next::Command | Next::Close(_) => codes(&step),
+                Next::Command | Next::StartTls | Next::Close(_) => codes(&step),
             }
         }
     };
     Answer { replies, state: name_of(session.state()) }
+}
+
+/// Answers the challenge, or else begins an exchange with the response in it.
+fn log_in(session: &mut Session, response: &str) -> Step {
+    match session.state() {
+        State::Auth(_) => session.line(response.as_bytes()),
+        _ => session.line(format!("AUTH PLAIN {response}").as_bytes()),
+    }
 }
 
 /// `250 2.1.0`, or `354` where there is no enhanced code.
@@ -221,20 +277,26 @@ fn arrows() -> Vec<Arrow> {
     arrows
 }
 
-// The drawing, in pixels: the states in a row, `Closed` as a floor under them.
+// The drawing, in pixels: the states in a row, `Auth` under two of them, `Closed`
+// as a floor under all.
 const BOX_WIDTH: usize = 120;
 const BOX_HEIGHT: usize = 44;
 /// From the middle of one state to the middle of the next.
 const PITCH: usize = 226;
-const MARGIN: usize = 50;
-const ROW_TOP: usize = 140;
-const FLOOR_TOP: usize = 320;
+const MARGIN: usize = 65;
+const ROW_TOP: usize = 170;
+const AUTH_TOP: usize = 270;
+const FLOOR_TOP: usize = 450;
 const LINE_HEIGHT: usize = 17;
+/// How far beside the middle of a state an arrow begins that is not straight.
+const ASIDE: usize = 20;
+/// More labels than this at one arrow stand for every line there is.
+const LABELS: usize = 8;
 
 /// The states and their changes as SVG. Steps forward are straight, the ways
 /// back are arcs above, the ways out lead down.
 pub fn svg() -> String {
-    let width = 2 * MARGIN + BOX_WIDTH + PITCH * (STATES.len() - 1);
+    let width = 2 * MARGIN + BOX_WIDTH + PITCH * (AUTH - 1);
     let height = FLOOR_TOP + BOX_HEIGHT + 2 * LINE_HEIGHT;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -248,11 +310,12 @@ pub fn svg() -> String {
         draw_arrow(&mut svg, &arrow);
     }
     for (place, (name, _)) in STATES.into_iter().enumerate() {
-        draw_box(&mut svg, middle(place) - BOX_WIDTH / 2, ROW_TOP, BOX_WIDTH, name);
+        let top = if place == AUTH { AUTH_TOP } else { ROW_TOP };
+        draw_box(&mut svg, middle(place) - BOX_WIDTH / 2, top, BOX_WIDTH, name);
     }
     draw_box(&mut svg, MARGIN, FLOOR_TOP, width - 2 * MARGIN, CLOSED);
     // The server speaks first.
-    let greeting = format!("{} greeting", codes(&session_in(STATES[0]).greet()));
+    let greeting = format!("{} greeting", session_in(STATES[0]).greet().code());
     draw_line(&mut svg, &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
     let note = "Everything else is answered and leaves the state as it is.";
@@ -263,7 +326,10 @@ pub fn svg() -> String {
 
 /// The middle of a state, from the left.
 fn middle(place: usize) -> usize {
-    MARGIN + BOX_WIDTH / 2 + PITCH * place
+    match place {
+        AUTH => middle(1).midpoint(middle(2)),
+        _ => MARGIN + BOX_WIDTH / 2 + PITCH * place,
+    }
 }
 
 fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str) {
@@ -279,26 +345,39 @@ fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str)
 fn draw_arrow(svg: &mut String, arrow: &Arrow) {
     let (from, to) = (middle(arrow.from), middle(arrow.to));
     let bottom = ROW_TOP + BOX_HEIGHT;
+    let label = match arrow.labels.len() > LABELS {
+        true => "any line".to_owned(),
+        false => arrow.labels.join(", "),
+    };
     if arrow.to == STATES.len() {
-        draw_line(svg, &format!("M{from},{bottom} V{FLOOR_TOP}"));
-        let lines = arrow.labels.len();
-        let first = (bottom + FLOOR_TOP - lines * LINE_HEIGHT) / 2 + 13;
+        let x = from - ASIDE - 10;
+        let top = if arrow.from == AUTH { AUTH_TOP + BOX_HEIGHT } else { bottom };
+        draw_line(svg, &format!("M{x},{top} V{FLOOR_TOP}"));
+        let first = FLOOR_TOP - arrow.labels.len() * LINE_HEIGHT;
         for (number, label) in arrow.labels.iter().enumerate() {
-            draw_text(svg, from - 10, first + number * LINE_HEIGHT, "end", label);
+            draw_text(svg, x - 8, first + number * LINE_HEIGHT, "end", label);
         }
+    } else if arrow.to == AUTH {
+        let (x, y) = (from + ASIDE, AUTH_TOP + BOX_HEIGHT / 2);
+        draw_line(svg, &format!("M{x},{bottom} V{y} H{}", to - BOX_WIDTH / 2));
+        draw_text(svg, x - 6, bottom.midpoint(y), "end", &label);
+    } else if arrow.from == AUTH {
+        let (x, y) = (to + 2 * ASIDE, bottom.midpoint(AUTH_TOP));
+        draw_line(svg, &format!("M{from},{AUTH_TOP} V{y} H{x} V{bottom}"));
+        draw_text(svg, from + 8, y + 5, "start", &label);
     } else if arrow.to == arrow.from + 1 {
         let (start, y) = (from + BOX_WIDTH / 2, ROW_TOP + BOX_HEIGHT / 2);
         draw_line(svg, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
-        draw_text(svg, from.midpoint(to), y - 8, "middle", &arrow.labels.join(", "));
+        draw_text(svg, from.midpoint(to), y - 8, "middle", &label);
     } else {
         // Longer ways go higher, and end beside each other.
         let distance = arrow.from.abs_diff(arrow.to);
-        let top = ROW_TOP.saturating_sub(60 * distance);
-        let (start, end) = (from, to + 40 - 20 * distance);
+        let top = ROW_TOP.saturating_sub(90 * distance - 30);
+        let (start, end) = (from - ASIDE, to + 2 * ASIDE - ASIDE * distance);
         draw_line(svg, &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"));
         // A curve of this form rises three quarters of the way.
         let y = ROW_TOP - (ROW_TOP - top) * 3 / 4 - 8;
-        draw_text(svg, start.midpoint(end), y, "middle", &arrow.labels.join(", "));
+        draw_text(svg, start.midpoint(end), y, "middle", &label);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 
-use crate::server::Config;
+use crate::server::{Config, Relay};
 use crate::smtp::address::{Domain, ascii_domain};
 
 /// A small SMTP server that is made to be read. Without flags it takes mail for
@@ -24,6 +24,14 @@ struct Flags {
     /// listen here; repeatable; port 0 takes any free port (default 127.0.0.1:2525)
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
     smtp: Vec<SocketAddr>,
+
+    /// listen here in the role of port 587, for users who log in; repeatable
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
+    submission: Vec<SocketAddr>,
+
+    /// listen here in the role of port 465, the same under TLS; repeatable
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
+    submissions: Vec<SocketAddr>,
 
     /// the name of this server (default localhost)
     #[argh(option, arg_name = "NAME", from_str_fn(domain))]
@@ -36,6 +44,30 @@ struct Flags {
     /// keep all mail in this folder (default ./spool)
     #[argh(option, arg_name = "DIR")]
     spool: Option<PathBuf>,
+
+    /// who may log in and has a mailbox: a passwd-file as Dovecot reads it
+    #[argh(option, arg_name = "FILE")]
+    users: Option<PathBuf>,
+
+    /// other names for mailboxes: lines of name: target, target
+    #[argh(option, arg_name = "FILE")]
+    aliases: Option<PathBuf>,
+
+    /// certificate with its chain; without one there is no TLS
+    #[argh(option, arg_name = "PEM")]
+    cert: Option<PathBuf>,
+
+    /// the key of the certificate
+    #[argh(option, arg_name = "PEM")]
+    key: Option<PathBuf>,
+
+    /// take passwords in clear, for a classroom
+    #[argh(switch)]
+    allow_plain_auth: bool,
+
+    /// relay for none, authenticated or open (default authenticated)
+    #[argh(option, arg_name = "RULE", from_str_fn(relay))]
+    relay: Option<Relay>,
 
     /// largest message (default 26214400)
     #[argh(option, arg_name = "BYTES", from_str_fn(positive))]
@@ -70,7 +102,7 @@ struct Flags {
 #[derive(Debug)]
 pub enum Request {
     /// Run a server.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Print this text and do nothing else.
     Print(String),
 }
@@ -90,8 +122,18 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
         return Ok(Request::Print(format!("ehlo {}\n", env!("CARGO_PKG_VERSION"))));
     }
     let default = Config::default();
-    Ok(Request::Serve(Config {
-        smtp: if flags.smtp.is_empty() { default.smtp } else { flags.smtp },
+    let has_listener =
+        !(flags.smtp.is_empty() && flags.submission.is_empty() && flags.submissions.is_empty());
+    Ok(Request::Serve(Box::new(Config {
+        smtp: if has_listener { flags.smtp } else { default.smtp },
+        submission: flags.submission,
+        submissions: flags.submissions,
+        users: flags.users,
+        aliases: flags.aliases,
+        cert: flags.cert,
+        key: flags.key,
+        allow_plain_auth: flags.allow_plain_auth,
+        relay: flags.relay.unwrap_or(default.relay),
         hostname: flags.hostname.unwrap_or(default.hostname),
         domains: flags.domain,
         mailboxes: None,
@@ -102,12 +144,21 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
         max_per_client: flags.max_per_client.unwrap_or(default.max_per_client),
         timeout: flags.timeout.unwrap_or(default.timeout),
         trace: flags.trace,
-    }))
+    })))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     let expected = "expected ADDR:PORT such as 127.0.0.1:2525 or [::1]:2525";
     text.parse().map_err(|_| expected.to_owned())
+}
+
+fn relay(text: &str) -> Result<Relay, String> {
+    match text {
+        "none" => Ok(Relay::Nobody),
+        "authenticated" => Ok(Relay::Authenticated),
+        "open" => Ok(Relay::Everybody),
+        _ => Err("expected none, authenticated or open".to_owned()),
+    }
 }
 
 /// A domain name, as it stands in replies and file names: in A-labels.
@@ -160,7 +211,7 @@ mod tests {
 
     fn config(args: &[&str]) -> Config {
         match from_args(args) {
-            Ok(Request::Serve(config)) => config,
+            Ok(Request::Serve(config)) => *config,
             other => panic!("{other:?}"),
         }
     }

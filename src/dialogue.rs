@@ -11,6 +11,8 @@
 //! S: ...                      the server says any number of lines
 //! C: EHLO client.example      the client says this, and CR LF
 //! R: NOOP {x*600}\r\n         the client sends exactly these octets
+//! C: [tls]                    the client does its TLS handshake
+//! A: PLAIN ann secret         the client logs in; the next S: is the outcome
 //! S: [closed]                 the server closes the connection
 //! ```
 //!
@@ -20,17 +22,29 @@
 //! closes its side, and the server must have nothing more to say (but 421).
 //!
 //! `needs:` lines are not acted on here: whoever starts the server reads them
-//! from [`Dialogue::needs`]. Beside flags there is `needs: mailboxes ann bob`,
-//! for a server where these are the only mailboxes.
+//! from [`Dialogue::needs`]. Beside flags there are `needs: mailboxes ann bob`, for
+//! a server where these are the only mailboxes; `needs: users ann:{PLAIN}secret`,
+//! for one with these lines in its users file, and `needs: aliases info: ann`;
+//! `needs: tls`, for one with a certificate; and `needs: role submission`, for the
+//! listener that the script is played against. Any certificate is taken: a script
+//! tests what a server says, not who it is.
 //!
 //! Book: docs/03-replies.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use native_tls::{TlsConnector, TlsStream};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::smtp::login::Login;
+use crate::smtp::sasl::Mechanism;
 use crate::smtp::text::printable;
 
 /// How long the player waits for one line of the server.
@@ -55,6 +69,10 @@ struct Step {
 enum Action {
     /// `C:` and `R:`
     Send(Vec<u8>),
+    /// `C: [tls]`
+    StartTls,
+    /// `A: mechanism user password`
+    LogIn(Mechanism, String, String),
     /// `S: pattern`
     Expect(String),
     /// `S: ...`
@@ -97,7 +115,12 @@ impl Dialogue {
         let tcp = TcpStream::connect_timeout(&server, PATIENCE).map_err(PlayError::Connect)?;
         let setup = tcp.set_read_timeout(Some(PATIENCE)).and_then(|()| tcp.set_nodelay(true));
         setup.map_err(PlayError::Connect)?;
-        let mut server = Peer { lines: BufReader::new(tcp), skipping: false, unsent: Vec::new() };
+        let mut server = Peer {
+            lines: BufReader::new(Connection::Plain(tcp)),
+            skipping: false,
+            unsent: Vec::new(),
+            read_ahead: None,
+        };
         for step in &self.steps {
             server.act(&step.action).map_err(|(expected, found)| PlayError::Differs {
                 line: step.line,
@@ -112,11 +135,21 @@ impl Dialogue {
 
 /// The server, as the player sees it.
 struct Peer {
-    lines: BufReader<TcpStream>,
+    lines: BufReader<Connection>,
     /// Behind `S: ...`: lines that do not match the next pattern are passed over.
     skipping: bool,
     /// What the client says next, kept for one write.
     unsent: Vec<u8>,
+    /// The outcome of a login, for the next `S:`.
+    read_ahead: Option<Result<String, String>>,
+}
+
+/// In clear or encrypted.
+enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// A handshake failed; nothing can be said any more.
+    Broken,
 }
 
 /// What was expected, and what was found.
@@ -126,6 +159,8 @@ impl Peer {
     fn act(&mut self, action: &Action) -> Result<(), Difference> {
         match action {
             Action::Send(octets) => self.unsent.extend_from_slice(octets),
+            Action::StartTls => self.start_tls()?,
+            Action::LogIn(mechanism, user, password) => self.log_in(*mechanism, user, password),
             Action::Skip => self.skipping = true,
             Action::Expect(pattern) => loop {
                 match self.line() {
@@ -145,11 +180,55 @@ impl Peer {
         Ok(())
     }
 
+    fn start_tls(&mut self) -> Result<(), Difference> {
+        self.send();
+        let different = |found: String| ("a TLS handshake".to_owned(), found);
+        if !self.lines.buffer().is_empty() {
+            return Err(different(printable(self.lines.buffer())));
+        }
+        let broken = mem::replace(self.lines.get_mut(), Connection::Broken);
+        let Connection::Plain(tcp) = broken else { return Err(different("TLS twice".to_owned())) };
+        let connector = TlsConnector::builder()
+            .danger_accept_invalid_certs(true)
+            .danger_accept_invalid_hostnames(true)
+            .build()
+            .map_err(|error| different(error.to_string()))?;
+        let tls = connector.connect("localhost", tcp);
+        *self.lines.get_mut() =
+            Connection::Tls(Box::new(tls.map_err(|error| different(error.to_string()))?));
+        Ok(())
+    }
+
+    /// Answers challenges to the end, and keeps what comes after the last.
+    fn log_in(&mut self, mechanism: Mechanism, user: &str, password: &str) {
+        let mut nonce = [0; 18];
+        // Without randomness this login would be weak; it is a test all the same.
+        let _ = SystemRandom::new().fill(&mut nonce);
+        let (mut login, initial) = Login::begin(mechanism, user, password, &BASE64.encode(nonce));
+        let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
+        self.unsent.extend_from_slice(format!("AUTH {}{initial}\r\n", mechanism.name()).as_bytes());
+        loop {
+            let line = self.line();
+            let challenge = line.as_ref().ok().and_then(|line| line.strip_prefix("334 "));
+            let Some(challenge) = challenge else {
+                let is_early = line.as_ref().is_ok_and(|line| line.starts_with("235"));
+                self.read_ahead = Some(match is_early && !login.is_done() {
+                    true => Err("235 without the server's own proof".to_owned()),
+                    false => line,
+                });
+                return;
+            };
+            // `*` breaks the exchange off, as RFC 4954 section 4 wants it.
+            let response = login.answer(challenge).unwrap_or_else(|_| "*".to_owned());
+            self.unsent.extend_from_slice(format!("{response}\r\n").as_bytes());
+        }
+    }
+
     /// The client has nothing more to say.
     fn end(&mut self) -> Result<(), Difference> {
         self.send();
         // Fails where the server has closed already, and that is what we want.
-        let _ = self.lines.get_ref().shutdown(Shutdown::Write);
+        let _ = self.lines.get_mut().end_of_output();
         match self.line() {
             Err(what) if what == CLOSED => Ok(()),
             Ok(line) if line.starts_with("421") => Ok(()),
@@ -159,6 +238,9 @@ impl Peer {
 
     /// The server's next line, or why there is none.
     fn line(&mut self) -> Result<String, String> {
+        if let Some(line) = self.read_ahead.take() {
+            return line;
+        }
         self.send();
         let mut line = Vec::new();
         match self.lines.read_until(b'\n', &mut line) {
@@ -176,6 +258,44 @@ impl Peer {
     fn send(&mut self) {
         let _ = self.lines.get_mut().write_all(&self.unsent);
         self.unsent.clear();
+    }
+}
+
+impl Connection {
+    fn end_of_output(&mut self) -> io::Result<()> {
+        match self {
+            Connection::Plain(tcp) => tcp.shutdown(Shutdown::Write),
+            Connection::Tls(tls) => tls.shutdown(),
+            Connection::Broken => Ok(()),
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Connection::Plain(tcp) => tcp.read(buffer),
+            Connection::Tls(tls) => tls.read(buffer),
+            Connection::Broken => Ok(0),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Connection::Plain(tcp) => tcp.write(octets),
+            Connection::Tls(tls) => tls.write(octets),
+            Connection::Broken => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Connection::Plain(tcp) => tcp.flush(),
+            Connection::Tls(tls) => tls.flush(),
+            Connection::Broken => Ok(()),
+        }
     }
 }
 
@@ -206,16 +326,30 @@ impl FromStr for Dialogue {
                     dialogue.needs.push(rest.to_owned());
                     continue;
                 }
+                "C" if rest == "[tls]" => Action::StartTls,
+                "A" => log_in(rest).map_err(|why| ScriptError { line, why })?,
                 "C" => Action::Send([rest.as_bytes(), b"\r\n"].concat()),
                 "R" => Action::Send(raw(rest).map_err(|why| ScriptError { line, why })?),
                 "S" if rest == CLOSED => Action::ExpectClose,
                 "S" if rest == "..." => Action::Skip,
                 "S" => Action::Expect(rest.to_owned()),
-                _ => return Err(ScriptError { line, why: "expected C:, R:, S:, needs: or #" }),
+                _ => return Err(ScriptError { line, why: "expected C:, R:, A:, S:, needs: or #" }),
             };
             dialogue.steps.push(Step { line, action });
         }
         Ok(dialogue)
+    }
+}
+
+/// What an `A:` line says.
+fn log_in(text: &str) -> Result<Action, &'static str> {
+    let mut words = text.splitn(3, ' ');
+    let mechanism = words.next().and_then(Mechanism::parse);
+    match (mechanism, words.next(), words.next()) {
+        (Some(mechanism), Some(user), Some(password)) => {
+            Ok(Action::LogIn(mechanism, user.to_owned(), password.to_owned()))
+        }
+        _ => Err("expected A: mechanism user password"),
     }
 }
 
@@ -386,7 +520,7 @@ mod tests {
     #[test]
     fn a_line_of_no_known_kind_is_an_error() {
         let error = "S: 220 *\nQUIT".parse::<Dialogue>().unwrap_err();
-        assert_eq!(error.to_string(), "line 2 of the script: expected C:, R:, S:, needs: or #");
+        assert_eq!(error.to_string(), "line 2 of the script: expected C:, R:, A:, S:, needs: or #");
     }
 
     #[test]

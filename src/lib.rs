@@ -12,21 +12,27 @@
 //!    │         clients.rs    who is connected: caps, shutdown
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
+//!    │         identity.rs   certificate and key · failures.rs  failed logins
 //!    │
 //! store/       spool.rs      one message to all its mailboxes, for good
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox: link, rename, fsync
 //!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
+//!    │         users.rs, aliases.rs  the files that people write, read
 //!    │
 //! wire/        socket.rs     one absolute deadline
+//!    │         stream.rs     in clear or under TLS
 //!    │         lines.rs      lines in, replies out, close
 //!    │         body.rs       dots and line ends of a message, pure
 //!    │         trace.rs      the dialogue, printed
 //!    │
 //! smtp/        session.rs    the order of commands: the state machine
 //!              site.rs       whose mail this is
+//!              login.rs      the client's half of AUTH
+//!              sasl.rs       the exchanges of AUTH
 //!              command.rs    one line → one command
 //!              address.rs    the grammar of addresses
+//!              credentials.rs who has which secret
 //!              reply.rs      every reply, by name
 //!              text.rs       client text made harmless
 //!

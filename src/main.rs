@@ -1,8 +1,8 @@
 //! The program: flags in, exit code out, and the signals that end it.
 //!
 //! Exit codes: 0 after SIGINT or SIGTERM, 2 for a wrong flag, 71 if a port
-//! cannot be opened, 78 if the spool cannot be used (the last two are
-//! EX_OSERR and EX_CONFIG of `sysexits.h`).
+//! cannot be opened, 78 if a file or the spool cannot be used or flags do not fit
+//! together (the last two are EX_OSERR and EX_CONFIG of `sysexits.h`).
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,7 +10,8 @@ use std::thread;
 
 use ehlo::config::{self, Request};
 use ehlo::server::{BindError, Handle, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use ehlo::smtp::session::Role;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 const USAGE: u8 = 2;
@@ -49,19 +50,26 @@ fn run() -> Result<(), (u8, String)> {
         }
     };
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
-    let server = Server::bind(config).map_err(|error| match error {
+    let server = Server::bind(*config).map_err(|error| match error {
         BindError::Listen(..) => (CANNOT_LISTEN, error.to_string()),
-        BindError::Spool(..) => (BAD_CONFIGURATION, error.to_string()),
+        BindError::Spool(..) | BindError::Configuration(_) => {
+            (BAD_CONFIGURATION, error.to_string())
+        }
     })?;
-    let signals = Signals::new([SIGINT, SIGTERM])
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| (CANNOT_LISTEN, format!("cannot catch signals: {error}")))?;
     let handle = server.handle();
     thread::spawn(move || wait_for_signals(signals, &handle));
 
     // The ports are open. These lines tell scripts that they can begin.
     let mut ready = String::new();
-    for address in server.addresses() {
-        ready += &format!("listening smtp {address}\n");
+    for (role, address) in server.addresses() {
+        let role = match role {
+            Role::Smtp => "smtp",
+            Role::Submission => "submission",
+            Role::Submissions => "submissions",
+        };
+        ready += &format!("listening {role} {address}\n");
     }
     let mut stdout = io::stdout();
     // A server whose standard output is closed still serves.
@@ -70,14 +78,31 @@ fn run() -> Result<(), (u8, String)> {
     Ok(())
 }
 
-/// The first signal begins the shutdown, a second one ends the program at once.
+fn reload(handle: &Handle) {
+    match handle.reload() {
+        Ok(()) => log::info!("read users, aliases and certificate again"),
+        Err(why) => log::error!("{why}; users, aliases and certificate stay as they were"),
+    }
+}
+
+/// SIGHUP reads the files again. The first of the others begins the shutdown, a
+/// second one ends the program at once.
 fn wait_for_signals(mut signals: Signals, handle: &Handle) {
-    for (count, _) in signals.forever().enumerate() {
-        if count > 0 {
-            std::process::exit(IMPATIENT);
+    let mut is_stopping = false;
+    for signal in signals.forever() {
+        match signal {
+            // In a thread of its own: a file that takes long must not hold up SIGTERM.
+            SIGHUP => drop(thread::spawn({
+                let handle = handle.clone();
+                move || reload(&handle)
+            })),
+            _ if is_stopping => std::process::exit(IMPATIENT),
+            _ => {
+                is_stopping = true;
+                // Before the log: nobody may be reading that, and then it blocks.
+                handle.shutdown();
+                log::info!("shutting down, the signal again ends it at once");
+            }
         }
-        // Before the log: nobody may be reading that, and then it blocks.
-        handle.shutdown();
-        log::info!("shutting down, the signal again ends it at once");
     }
 }

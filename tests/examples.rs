@@ -83,6 +83,36 @@ fn send_tells_who_was_refused_and_the_others_still_get_the_letter() {
 }
 
 #[test]
+fn send_encrypts_and_logs_in_only_to_a_server_that_proves_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let login = folder.path().join("login");
+    fs::write(&login, "bob:secret\n").unwrap();
+    let ca = common::test_file("cert.pem");
+    let (ca, login) = (ca.to_str().unwrap(), login.to_str().unwrap());
+    let needs = |role: &str| ["tls", "users bob:{PLAIN}secret", role].map(str::to_owned).to_vec();
+    let letter = ["--from", "bob@localhost", "--to", "bob@localhost", "--login", login];
+    for (role, flag) in [("role submission", "--starttls"), ("role submissions", "--tls")] {
+        let server = TestServer::with_needs(&needs(role));
+        let output = send(server.address, &[&letter[..], &[flag, "--ca", ca]].concat(), "hello\n");
+        assert_eq!(output.status.code(), Some(0), "{role}: {output:?}");
+        let text = fs::read_to_string(&server.new_files("bob")[0]).unwrap();
+        assert!(text.contains("with ESMTPSA id"), "{text}");
+
+        // Nobody vouches for this server, so it gets neither letter nor password.
+        let output = send(server.address, &[&letter[..], &[flag]].concat(), "hello\n");
+        assert_eq!(output.status.code(), Some(1), "{role}: {output:?}");
+        assert_eq!(server.new_files("bob").len(), 1);
+    }
+    let server = TestServer::start(&[]);
+    for (flags, why) in [(&[][..], "no password in clear"), (&["--starttls"], "502 5.5.1")] {
+        let output = send(server.address, &[&letter[..], flags].concat(), "hello\n");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.contains(why), "{errors}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
 fn send_says_what_is_wrong_with_its_flags_or_the_server() {
     // A port that was free a moment ago: nobody answers there.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -29,7 +29,7 @@ use ehlo::server::Config;
 use ehlo::smtp::address::ForwardPath;
 use ehlo::smtp::command::{COMMAND_LINE_LIMIT, Command};
 use ehlo::smtp::reply::ReplyParser;
-use ehlo::smtp::session::{BadLine, Next, Outcome, Session, Step};
+use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, Step};
 use ehlo::smtp::site::Site;
 use ehlo::store::header::Header;
 use ehlo::wire::body::{Piece, Unstuffer};
@@ -529,15 +529,19 @@ impl Conversation {
             heard: Vec::new(),
             taken: Vec::new(),
             steps: 0,
-            session: Session::new(Arc::new(site), Ipv4Addr::LOCALHOST.into()),
+            session: Session::new(
+                Arc::new(site),
+                Role::Smtp,
+                Ipv4Addr::LOCALHOST.into(),
+                String::new,
+            ),
             start: 0,
             next: Next::Command,
         };
-        let greeting = this.session.greet();
-        this.hear(greeting);
+        this.session.greet().write_to(&mut this.heard);
         while this.steps < STEPS {
             match this.next {
-                Next::Close(_) => return this,
+                Next::Close(_) | Next::StartTls => return this,
                 Next::Message(_) => this.say(&[&message(chance)[..], b"\r\n.\r\n"].concat()),
                 // By chance alone few would ever come as far as DATA.
                 Next::Command if chance.once_in(5) => {
@@ -572,7 +576,7 @@ impl Conversation {
     fn step(&mut self) -> Option<(usize, Step)> {
         let input = &self.said[self.start..];
         let (taken, outcome) = match &self.next {
-            Next::Close(_) => return None,
+            Next::Close(_) | Next::StartTls => return None,
             Next::Command if input.first() == Some(&0x16) => {
                 return Some((1, self.session.bad_line(BadLine::Tls)));
             }

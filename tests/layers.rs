@@ -17,17 +17,23 @@ use std::path::Path;
 const HOUSE: [&[&str]; 5] = [&["main"], &["config"], &["server"], &["store", "wire"], &["smtp"]];
 
 /// The floors inside smtp/.
-const SMTP: [&[&str]; 4] = [&["session"], &["site", "command"], &["address", "reply"], &["text"]];
+const SMTP: [&[&str]; 4] = [
+    &["session", "login"],
+    &["site", "sasl", "command"],
+    &["address", "credentials", "reply"],
+    &["text"],
+];
 
 /// What smtp/ may take from `std::net`: addresses are text, all else is a socket.
 const ADDRESS_TYPES: [&str; 3] = ["IpAddr", "Ipv4Addr", "Ipv6Addr"];
 
 /// What smtp/ takes nothing from: files, sockets, threads, clocks.
-const IMPURE: [&str; 9] = [
+const IMPURE: [&str; 10] = [
     "std::fs",
     "std::io",
     "std::thread",
-    "std::time",
+    "Instant",
+    "SystemTime",
     "std::process",
     "std::env",
     "jiff",

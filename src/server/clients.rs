@@ -170,7 +170,7 @@ impl Drop for Place {
 
 /// Who counts as one client: an IPv4 address, or an IPv6 network of 64 bits,
 /// because that is what one customer gets.
-fn group(address: IpAddr) -> IpAddr {
+pub fn group(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

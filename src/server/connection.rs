@@ -11,30 +11,42 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::server::Shared;
 use crate::server::clients::{Client, Place};
 use crate::server::receive::receive;
-use crate::smtp::command::COMMAND_LINE_LIMIT;
 use crate::smtp::reply;
-use crate::smtp::session::{Farewell, Next, Session, State};
+use crate::smtp::session::{Farewell, Next, Role, Session, State, Step};
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::Socket;
+use crate::wire::stream::{Stream, TlsError};
 use crate::wire::trace::Trace;
+
+/// How long a whole TLS handshake may take, if --timeout is not shorter.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(60);
 
 /// How a session ended.
 #[derive(Debug)]
 enum End {
     /// The session itself closed it.
     Closed(Farewell),
+    /// It goes on encrypted.
+    StartTls,
     /// The server is shutting down.
     Stopping,
     /// The connection broke, or was too slow.
     Lost(Lost),
+    /// There is no encrypted connection, and nothing is said in clear instead.
+    NoTls(TlsError),
 }
 
 /// Serves one client from the greeting to the close.
-pub fn serve(place: &Place, shared: &Shared) {
+pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let client = place.client();
     let tcp = Arc::clone(&client.tcp);
     // Without this the system holds a small reply back, hoping for more to send.
@@ -44,61 +56,144 @@ pub fn serve(place: &Place, shared: &Shared) {
         Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
     let trace = shared.trace.then(|| Trace::new(client.number));
-    let mut wire = Wire::new(Socket::new(tcp, shared.timeout), shared.timeout, trace);
-    let mut session = Session::new(Arc::clone(&shared.site), our_address);
-
-    let end = match converse(&mut wire, &mut session, client, shared) {
-        // A shutdown ends our input; that is how a waiting thread hears of it.
-        Err(Lost::Gone) if shared.is_stopping() => End::Stopping,
-        Err(lost) => End::Lost(lost),
-        Ok(end) => end,
-    };
-    // These replies are the last: if they cannot be sent, nothing else can.
-    let _ = match end {
-        End::Stopping => wire.reply(&reply::stopping(&shared.site.hostname)),
-        End::Lost(Lost::Late) => wire.reply(&reply::too_slow(&shared.site.hostname)),
-        End::Closed(_) | End::Lost(_) => Ok(()),
-    };
-    wire.close();
+    let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
+    let wire = Wire::new(stream, shared.timeout, trace.clone());
+    let session = Session::new(shared.site(), role, our_address, nonce);
+    let talk = Talk { client, shared, trace };
+    let end = talk.run(wire, session, role).unwrap_or_else(End::NoTls);
     log::info!("{client} is gone: {end}");
 }
 
-/// Reply, then do what comes next: that is all a server does.
-fn converse(
-    wire: &mut Wire,
-    session: &mut Session,
-    client: &Client,
-    shared: &Shared,
-) -> Result<End, Lost> {
-    let mut step = session.greet();
-    loop {
-        wire.reply(&step.reply)?;
-        step = match step.next {
-            Next::Command if shared.is_stopping() => return Ok(End::Stopping),
-            Next::Command => match wire.read_line(COMMAND_LINE_LIMIT) {
-                Ok(line) => {
-                    if *session.state() == State::Ready {
-                        session.set_room(shared.spool.room());
-                    }
-                    session.line(line)
-                }
-                Err(LineError::Bad(why)) => session.bad_line(why),
-                Err(LineError::Lost(lost)) => return Err(lost),
-            },
-            Next::Message(envelope) => {
-                let outcome = receive(wire, session, &envelope, client, shared)?;
-                session.stored(&outcome)
-            }
-            Next::Close(farewell) => return Ok(End::Closed(farewell)),
+/// What does not change while one client is served.
+struct Talk<'a> {
+    client: &'a Client,
+    shared: &'a Shared,
+    trace: Option<Trace>,
+}
+
+impl Talk<'_> {
+    /// The whole session: in clear, under TLS, or first one and then the other.
+    /// Without a handshake nothing more is said: never go on in clear.
+    fn run(&self, mut wire: Wire, mut session: Session, role: Role) -> Result<End, TlsError> {
+        if role == Role::Submissions {
+            wire = wire.start_tls(self.shared.acceptor(), self.handshake_time())?;
+        }
+        let mut end = self.greet_and_converse(&mut wire, &mut session);
+        while let Ok(End::StartTls) = end {
+            wire = wire.start_tls(self.shared.acceptor(), self.handshake_time())?;
+            session = session.encrypted();
+            end = self.converse(&mut wire, &mut session);
+        }
+        let end = match end {
+            // A shutdown ends our input; that is how a waiting thread hears of it.
+            Err(Lost::Gone) if self.shared.is_stopping() => End::Stopping,
+            Err(lost) => End::Lost(lost),
+            Ok(end) => end,
         };
+        // These replies are the last: if they cannot be sent, nothing else can.
+        let _ = match end {
+            End::Stopping => wire.reply(&reply::stopping(&session.site().hostname)),
+            End::Lost(Lost::Late) => wire.reply(&reply::too_slow(&session.site().hostname)),
+            End::Closed(_) | End::StartTls | End::Lost(_) | End::NoTls(_) => Ok(()),
+        };
+        wire.close();
+        Ok(end)
     }
+
+    fn handshake_time(&self) -> Duration {
+        HANDSHAKE_TIME.min(self.shared.timeout)
+    }
+
+    fn greet_and_converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
+        wire.reply(&session.greet())?;
+        self.converse(wire, session)
+    }
+
+    /// Do what comes next, then reply: that is all a server does.
+    fn converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
+        let mut next = Next::Command;
+        loop {
+            let mut step = match next {
+                Next::Command if self.shared.is_stopping() => return Ok(End::Stopping),
+                Next::Command => self.answer(wire, session)?,
+                Next::Message(envelope) => {
+                    let outcome = receive(wire, session, &envelope, self.client, self.shared)?;
+                    session.stored(&outcome)
+                }
+                Next::StartTls => return Ok(End::StartTls),
+                Next::Close(farewell) => return Ok(End::Closed(farewell)),
+            };
+            // Somebody in between may have put it there, to be run as if it had
+            // come encrypted.
+            if step.next == Next::StartTls && wire.has_input() {
+                step = session.injected();
+            }
+            if !step.pause.is_zero() {
+                wire.flush()?;
+                thread::sleep(step.pause);
+            }
+            wire.reply(&step.reply)?;
+            next = step.next;
+        }
+    }
+
+    /// Reads one line and asks the session for the answer.
+    fn answer(&self, wire: &mut Wire, session: &mut Session) -> Result<Step, Lost> {
+        let line = match wire.read_line(session.line_limit()) {
+            Ok(line) => line,
+            Err(LineError::Bad(why)) => {
+                if let Some(trace) = &self.trace {
+                    trace.client(&format!("({why})"));
+                }
+                return Ok(session.bad_line(why));
+            }
+            Err(LineError::Lost(lost)) => return Err(lost),
+        };
+        if let Some(trace) = &self.trace {
+            trace.client(&session.shown(line));
+        }
+        let address = self.client.address.ip();
+        if *session.state() == State::Ready {
+            session.set_room(self.shared.spool.room());
+        }
+        if matches!(session.state(), State::Ready | State::Auth(_)) {
+            session.set_blocked(self.shared.failures.is_blocked(address, Instant::now()));
+        }
+        let (before, was_anybody) = (session.failed_logins(), session.user().is_some());
+        let step = session.line(line);
+        if let Some(user) = session.user().filter(|_| !was_anybody) {
+            log::info!("{}: {user} logged in", self.client);
+        }
+        if session.failed_logins() > before {
+            log::warn!("{}: a login failed", self.client);
+            self.shared.failures.count(address, Instant::now());
+        }
+        Ok(step)
+    }
+}
+
+/// A text that nobody can guess, in a form that every AUTH mechanism can carry.
+fn nonce() -> String {
+    base64::engine::general_purpose::STANDARD.encode(random_octets::<18>())
+}
+
+/// Octets that nobody can guess.
+pub fn random_octets<const COUNT: usize>() -> [u8; COUNT] {
+    let mut octets = [0; COUNT];
+    // It fails only where the system has no randomness at all. A challenge that
+    // can be guessed would be worse than none, so that ends this session.
+    let filled = SystemRandom::new().fill(&mut octets);
+    filled.expect("the operating system gives random octets");
+    octets
 }
 
 impl Display for End {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
             End::Closed(farewell) => farewell.fmt(f),
+            End::StartTls => f.write_str("STARTTLS"),
             End::Stopping => f.write_str("the server is shutting down"),
+            End::NoTls(error) => error.fmt(f),
             End::Lost(lost) => lost.fmt(f),
         }
     }

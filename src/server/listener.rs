@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::server::Shared;
 use crate::server::connection;
 use crate::smtp::reply;
+use crate::smtp::session::Role;
 
 /// A session needs little: its buffers are on the heap, and nothing recurses.
 const STACK: usize = 128 * 1024;
@@ -24,7 +25,7 @@ const STACK: usize = 128 * 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts clients until the server stops.
-pub fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+pub fn accept(listener: &TcpListener, role: Role, shared: &Arc<Shared>) {
     let mut is_short = false;
     loop {
         let accepted = listener.accept();
@@ -33,7 +34,7 @@ pub fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let started = match accepted {
-            Ok((tcp, address)) => start(tcp, address, shared),
+            Ok((tcp, address)) => start(tcp, address, role, shared),
             // That client was gone before we took it.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(error) => Err(error),
@@ -53,11 +54,11 @@ pub fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 /// Starts a client's thread, or tells the client that there is no room.
-fn start(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+fn start(tcp: TcpStream, address: SocketAddr, role: Role, shared: &Arc<Shared>) -> io::Result<()> {
     let tcp = Arc::new(tcp);
     let Some(place) = shared.clients.admit(&tcp, address) else {
         log::info!("refused a client from {address}: too many connections");
-        refuse(&tcp, shared);
+        refuse(&tcp, role, shared);
         return Ok(());
     };
     let name = format!("client {}", place.client().number);
@@ -65,16 +66,20 @@ fn start(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> io::Resul
     let thread = thread::Builder::new()
         .name(name)
         .stack_size(STACK)
-        .spawn(move || connection::serve(&place, &for_thread));
-    thread.map(drop).inspect_err(|_| refuse(&tcp, shared))
+        .spawn(move || connection::serve(&place, role, &for_thread));
+    thread.map(drop).inspect_err(|_| refuse(&tcp, role, shared))
 }
 
 /// A 421 in the place of the greeting, and a plain close. The few octets fit
 /// into the system's buffer, so this waits for nobody; and it does not linger,
 /// because this thread has other clients to take.
-fn refuse(mut tcp: &TcpStream, shared: &Shared) {
+fn refuse(mut tcp: &TcpStream, role: Role, shared: &Shared) {
+    // In clear it would be no reply to a client that waits for a handshake.
+    if role == Role::Submissions {
+        return;
+    }
     let mut octets = Vec::new();
-    reply::too_many_connections(&shared.site.hostname).write_to(&mut octets);
+    reply::too_many_connections(&shared.site().hostname).write_to(&mut octets);
     // A client that is gone already is no matter.
     let _ = tcp.write_all(&octets);
 }

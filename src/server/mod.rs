@@ -12,7 +12,7 @@
 //!     spool: spool.path().to_owned(),
 //!     ..Config::default()
 //! })?;
-//! let address = server.addresses()[0];
+//! let (_role, address) = server.addresses()[0];
 //! let handle = server.handle();
 //! let running = std::thread::spawn(move || server.run());
 //! // … send mail to `address` …
@@ -23,27 +23,39 @@
 //! # }
 //! ```
 //!
-//! Read in this order: [`listener`], [`clients`], [`connection`], [`receive`].
+//! Read in this order: [`listener`], [`clients`], [`connection`], [`receive`];
+//! then [`identity`] and [`failures`].
 //!
 //! Book: docs/08-threads.md.
 
 pub mod clients;
 pub mod connection;
+pub mod failures;
+pub mod identity;
 pub mod listener;
 pub mod receive;
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Debug, Display, Formatter};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use native_tls::TlsAcceptor;
+
 use crate::server::clients::Clients;
+use crate::server::connection::random_octets;
+use crate::server::failures::Failures;
+use crate::smtp::credentials::Users;
+use crate::smtp::session::Role;
 use crate::smtp::site::{self, Site};
+use crate::store::aliases;
 use crate::store::spool::Spool;
+use crate::store::users::{self, warn_if_readable_by_others};
 
 /// How long a shutdown waits for messages that are being received.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -55,15 +67,31 @@ const WAKE_PAUSE: Duration = Duration::from_millis(50);
 /// Everything that can be chosen about a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen; port 0 takes any free one.
+    /// Where to listen in the role of port 25; port 0 takes any free one.
     pub smtp: Vec<SocketAddr>,
+    /// Where to listen in the role of port 587.
+    pub submission: Vec<SocketAddr>,
+    /// Where to listen in the role of port 465.
+    pub submissions: Vec<SocketAddr>,
     /// How the server calls itself.
     pub hostname: String,
     /// The domains it takes mail for; the hostname, if there are none.
     pub domains: Vec<String>,
-    /// The only mailboxes; `None` takes every name, and makes its mailbox at the
-    /// first letter.
+    /// The only mailboxes, where there are no `users`; `None` takes every name,
+    /// and makes its mailbox at the first letter.
     pub mailboxes: Option<Vec<String>>,
+    /// Who may log in, and has a mailbox: a file in Dovecot's passwd format.
+    pub users: Option<PathBuf>,
+    /// Other names for mailboxes.
+    pub aliases: Option<PathBuf>,
+    /// The certificate, with its chain, in PEM form …
+    pub cert: Option<PathBuf>,
+    /// … and its key.
+    pub key: Option<PathBuf>,
+    /// Take passwords in clear.
+    pub allow_plain_auth: bool,
+    /// Whose mail for other servers is taken.
+    pub relay: Relay,
     /// The folder for all mail.
     pub spool: PathBuf,
     /// The largest message, in octets.
@@ -80,10 +108,30 @@ pub struct Config {
     pub trace: bool,
 }
 
+/// Whose mail for other servers is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// Nobody's.
+    Nobody,
+    /// That of users who have logged in.
+    Authenticated,
+    /// Everybody's, on loopback addresses only: an open relay serves those who
+    /// send unwanted mail, and is found within hours.
+    Everybody,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             smtp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2525))],
+            submission: Vec::new(),
+            submissions: Vec::new(),
+            users: None,
+            aliases: None,
+            cert: None,
+            key: None,
+            allow_plain_auth: false,
+            relay: Relay::Authenticated,
             hostname: "localhost".to_owned(),
             domains: Vec::new(),
             mailboxes: None,
@@ -102,33 +150,51 @@ impl Default for Config {
 /// served once [`Server::run`] is called.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
-    shared: Arc<Shared>,
+    listeners: Vec<(Role, TcpListener)>,
+    handle: Handle,
 }
 
-/// Ends a running server from another thread.
+/// Ends a running server, or lets it read its files again, from another thread.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<(Role, SocketAddr)>,
+    config: Arc<Config>,
     shared: Arc<Shared>,
 }
 
 /// What all threads of a server see. What changes in it is who is connected,
-/// what the spool has counted and seen, and `stopping`.
+/// what was counted, and, at a reload, what the files say.
 #[derive(Debug)]
 pub struct Shared {
-    /// Names, mailboxes and limits.
-    pub site: Arc<Site>,
     /// Where messages go.
     pub spool: Spool,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// Who failed to log in.
+    pub failures: Failures,
     /// How long a command, a write, or 64 KiB of a message may take.
     pub timeout: Duration,
     /// Print every dialogue to standard error.
     pub trace: bool,
+    files: Mutex<Files>,
+    reloading: Mutex<()>,
     stopping: AtomicBool,
+}
+
+/// What was read from files.
+#[derive(Clone)]
+struct Files {
+    site: Arc<Site>,
+    acceptor: Option<TlsAcceptor>,
+    /// The same for as long as the process lives: see [`Users::new`].
+    process_secret: [u8; 32],
+}
+
+/// The key in the acceptor is nobody's business.
+impl Debug for Files {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.debug_struct("Files").field("site", &self.site).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -137,6 +203,21 @@ impl Shared {
         // SeqCst here and everywhere: nothing in this program is fast enough to
         // be slowed by the strictest order, and no other needs less thought.
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Names, mailboxes, users and limits, as they are now.
+    pub fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.files().site)
+    }
+
+    /// What a TLS handshake needs, if there is a certificate.
+    pub fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.files().acceptor.clone()
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        // Nothing panics while it holds this lock.
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,70 +228,166 @@ pub enum BindError {
     Listen(SocketAddr, io::Error),
     /// This folder cannot hold the mail.
     Spool(PathBuf, io::Error),
+    /// A file is wrong, or one is missing: which, where, and what was expected.
+    Configuration(String),
 }
 
 impl Server {
-    /// Opens the ports, then the spool.
+    /// Reads the files, opens the ports, then the spool.
     pub fn bind(config: Config) -> Result<Server, BindError> {
+        check(&config).map_err(BindError::Configuration)?;
+        let files = read_files(&config, random_octets()).map_err(BindError::Configuration)?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
-        for address in config.smtp {
-            let opened = TcpListener::bind(address)
-                .and_then(|listener| Ok((listener.local_addr()?, listener)));
-            let (address, listener) = opened.map_err(|error| BindError::Listen(address, error))?;
-            listeners.push(listener);
-            addresses.push(address);
+        for (role, wanted) in [
+            (Role::Smtp, &config.smtp),
+            (Role::Submission, &config.submission),
+            (Role::Submissions, &config.submissions),
+        ] {
+            for &address in wanted {
+                let opened = TcpListener::bind(address)
+                    .and_then(|listener| Ok((listener.local_addr()?, listener)));
+                let (address, listener) =
+                    opened.map_err(|error| BindError::Listen(address, error))?;
+                listeners.push((role, listener));
+                addresses.push((role, address));
+            }
         }
         let spool = Spool::open(&config.spool, &config.hostname)
-            .map_err(|error| BindError::Spool(config.spool, error))?;
-
-        let (home, more_domains) = match config.domains.split_first() {
-            Some((home, more)) => (home, more),
-            None => (&config.hostname, &[][..]),
-        };
-        let mut site = Site::new(&config.hostname, home, more_domains, config.mailboxes.as_deref());
-        site.max_size = config.max_size;
-        site.max_recipients = config.max_recipients;
-
+            .map_err(|error| BindError::Spool(config.spool.clone(), error))?;
+        if config.allow_plain_auth && config.users.is_some() {
+            log::warn!("passwords are taken in clear: everybody on the way can read them");
+        }
         let shared = Shared {
-            site: Arc::new(site),
             spool,
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
+            failures: Failures::default(),
             timeout: config.timeout,
             trace: config.trace,
+            files: Mutex::new(files),
+            reloading: Mutex::new(()),
             stopping: AtomicBool::new(false),
         };
-        Ok(Server { listeners, addresses, shared: Arc::new(shared) })
+        let handle = Handle { addresses, config: Arc::new(config), shared: Arc::new(shared) };
+        Ok(Server { listeners, handle })
     }
 
-    /// Where the server listens, with the real ports, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Where the server listens and in which role, with the real ports: first
+    /// all of the role of port 25, then 587, then 465.
+    pub fn addresses(&self) -> &[(Role, SocketAddr)] {
+        &self.handle.addresses
     }
 
     /// What ends this server from another thread.
     pub fn handle(&self) -> Handle {
-        Handle { addresses: self.addresses.clone(), shared: Arc::clone(&self.shared) }
+        self.handle.clone()
     }
 
     /// Serves clients until [`Handle::shutdown`], one thread for each. Returns
     /// when the last client is gone, or 10 seconds after the shutdown began.
     pub fn run(self) {
+        let shared = &self.handle.shared;
         thread::scope(|scope| {
-            for listener in &self.listeners {
-                scope.spawn(|| listener::accept(listener, &self.shared));
+            for (role, listener) in &self.listeners {
+                scope.spawn(|| listener::accept(listener, *role, shared));
             }
         });
         // New clients find the ports closed while the others are seen out.
         drop(self.listeners);
-        let left = self.shared.clients.drain(DRAIN_TIME);
+        let left = shared.clients.drain(DRAIN_TIME);
         if left > 0 {
             log::warn!("{left} clients were still busy and are cut off");
         }
     }
 }
 
+/// Whether the parts of a configuration make sense together.
+fn check(config: &Config) -> Result<(), String> {
+    let has_cert = config.cert.is_some();
+    if has_cert != config.key.is_some() {
+        return Err("--cert and --key need each other".to_owned());
+    }
+    if !config.submissions.is_empty() && !has_cert {
+        return Err("--submissions needs --cert and --key: it is TLS from the first octet".into());
+    }
+    let is_submission = !config.submission.is_empty() || !config.submissions.is_empty();
+    if is_submission && config.users.is_none() {
+        return Err("submission needs --users: nobody could log in".to_owned());
+    }
+    if !config.submission.is_empty() && !has_cert && !config.allow_plain_auth {
+        return Err("--submission needs --cert and --key, or --allow-plain-auth: \
+                    nobody could log in"
+            .to_owned());
+    }
+    let mut addresses =
+        [&config.smtp, &config.submission, &config.submissions].into_iter().flatten();
+    if config.relay == Relay::Everybody && !addresses.all(|address| address.ip().is_loopback()) {
+        return Err("--relay open is for loopback addresses only".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads users, aliases, certificate and key.
+fn read_files(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> {
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (home, more_domains) = match config.domains.split_first() {
+        Some((home, more)) => (home, more),
+        None => (&config.hostname, &[][..]),
+    };
+    let mut names = config.mailboxes.clone();
+    let mut users = None;
+    if let Some(path) = &config.users {
+        warn_if_readable_by_others(path);
+        let entries = users::parse(&read(path)?)
+            .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.why))?;
+        if entries.is_empty() {
+            return Err(format!("{}: expected at least one user", path.display()));
+        }
+        names = Some(entries.iter().map(|(name, _)| name.clone()).collect());
+        users = Some(Users::new(entries, process_secret));
+    }
+    let mut site = Site::new(&config.hostname, home, more_domains, names.as_deref());
+    if let (Some(path), Some(names)) = (&config.users, &names) {
+        let is_foreign = |name: &&String| {
+            name.split_once('@').is_some_and(|(_, domain)| !site.has_domain(domain))
+        };
+        if let Some(name) = names.iter().find(is_foreign) {
+            return Err(format!("{}: {name} is at none of our domains", path.display()));
+        }
+    }
+    site.max_size = config.max_size;
+    site.max_recipients = config.max_recipients;
+    site.allow_plain_auth = config.allow_plain_auth;
+    site.users = users;
+    if let Some(path) = &config.aliases {
+        let entries = aliases::parse(&read(path)?)
+            .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.why))?;
+        site.set_aliases(entries)
+            .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.why))?;
+    }
+    let acceptor = match (&config.cert, &config.key) {
+        (Some(cert), Some(key)) => Some(identity::acceptor(cert, key)?),
+        _ => None,
+    };
+    site.has_tls = acceptor.is_some();
+    Ok(Files { site: Arc::new(site), acceptor, process_secret })
+}
+
 impl Handle {
+    /// Reads users, aliases, certificate and key again, for sessions that begin
+    /// from now on. If one of the files is wrong, everything stays as it was, and
+    /// the error says what is wrong.
+    pub fn reload(&self) -> Result<(), String> {
+        // One at a time: the last to read is the last to store.
+        let _alone = self.shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let process_secret = self.shared.files().process_secret;
+        let files = read_files(&self.config, process_secret)?;
+        *self.shared.files() = files;
+        Ok(())
+    }
+
     /// Begins the shutdown: no more clients, a message in hand is finished, all
     /// others are told 421. Returns at once; [`Server::run`] returns when it is
     /// done. A second call changes nothing.
@@ -221,7 +398,7 @@ impl Handle {
         // The listeners block in `accept`: one connection each wakes them. Where we
         // have no descriptor left for that, clients that leave give some back.
         let start = Instant::now();
-        for address in &self.addresses {
+        for (_, address) in &self.addresses {
             while let Err(error) = TcpStream::connect_timeout(&reachable(*address), WAKE_TIME) {
                 if start.elapsed() > DRAIN_TIME {
                     log::error!("cannot wake the listener on {address}: {error}");
@@ -247,6 +424,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 impl Display for BindError {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
+            BindError::Configuration(why) => f.write_str(why),
             BindError::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             BindError::Spool(path, error) => {
                 write!(f, "cannot keep mail in {}: {error}", path.display())

@@ -14,11 +14,12 @@ use jiff::Timestamp;
 
 use crate::server::Shared;
 use crate::server::clients::Client;
-use crate::smtp::session::{Envelope, Outcome, Session};
+use crate::smtp::session::{Envelope, Outcome, Role, Session};
 use crate::smtp::text::printable;
 use crate::store::draft::Draft;
+use crate::store::header::Field;
 use crate::store::spool::MessageName;
-use crate::store::trace::TraceFields;
+use crate::store::trace::{TraceFields, date};
 use crate::wire::body::{Piece, Unstuffer};
 use crate::wire::lines::{Lost, Wire};
 
@@ -42,17 +43,25 @@ pub fn receive(
         reverse_path: &envelope.reverse_path,
         client_name: session.client_name(),
         client_address: client.address.ip(),
-        hostname: &shared.site.hostname,
+        hostname: &session.site().hostname,
         protocol: session.protocol(envelope),
         id: &name.id,
-        only_recipient: match envelope.recipients.as_slice() {
-            [only] => Some(&only.address),
-            _ => None,
-        },
+        only_recipient: envelope.only_address(),
         when,
     };
-    let mut draft =
-        shared.spool.draft(&name, &fields.to_text()).map_err(|error| fault(&error, &name, client));
+    // Mail programs may leave these two to the server that they submit to.
+    let wanted = match session.role() {
+        Role::Smtp => Vec::new(),
+        Role::Submission | Role::Submissions => vec![
+            Field { name: "Date", value: date(when) },
+            Field {
+                name: "Message-ID",
+                value: format!("<{}@{}>", name.id, session.site().hostname),
+            },
+        ],
+    };
+    let draft = shared.spool.draft(&name, &fields.to_text(), &wanted);
+    let mut draft = draft.map_err(|error| fault(&error, &name, client));
 
     let mut unstuffer = Unstuffer::default();
     wire.begin_message()?;
@@ -78,7 +87,7 @@ pub fn receive(
             break;
         }
         // Dropping the draft gives the room on disk back at once.
-        if unstuffer.octets() > shared.site.max_size {
+        if unstuffer.octets() > session.site().max_size {
             draft = Err(Outcome::TooBig);
         }
     }

@@ -15,7 +15,11 @@ use crate::smtp::reply::{self, Reply};
 pub const COMMAND_LINE_LIMIT: usize = 512
     + 26 // " SIZE=" and 20 digits (RFC 1870 section 3)
     + 17 // " BODY=8BITMIME" and room to grow (RFC 6152 section 2)
-    + 10; // " SMTPUTF8" (RFC 6531 section 3.1)
+    + 10 // " SMTPUTF8" (RFC 6531 section 3.1)
+    + 500; // " AUTH=" (RFC 4954 section 3)
+
+/// The longest line of an AUTH exchange, CR LF included (RFC 4954 section 4).
+pub const AUTH_LINE_LIMIT: usize = 12_288;
 
 /// RFC 1870 section 3: a size has up to 20 digits.
 const SIZE_DIGITS: usize = 20;
@@ -45,8 +49,13 @@ pub enum Command {
     Expn,
     /// `STARTTLS`: encrypt from here on (RFC 3207).
     StartTls,
-    /// `AUTH mechanism`: I can prove who I am (RFC 4954).
-    Auth,
+    /// `AUTH mechanism [initial-response]`: I can prove who I am (RFC 4954).
+    Auth {
+        /// The name of the mechanism, as it was sent.
+        mechanism: String,
+        /// The initial response in base64; `=` for an empty one.
+        initial: Option<String>,
+    },
     /// `QUIT`: goodbye.
     Quit,
     /// `GET /…` and the like: not SMTP at all.
@@ -60,6 +69,9 @@ pub struct Mail {
     pub from: ReversePath,
     /// `SIZE=n`: how large the message will be, in octets (RFC 1870).
     pub size: Option<u64>,
+    /// `AUTH=address` was given, and is well-formed. The address itself is
+    /// dropped: we believe our own AUTH only (RFC 4954 section 5).
+    pub auth: bool,
     /// `SMTPUTF8`: addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
 }
@@ -88,8 +100,7 @@ impl Command {
             "VRFY" if argument.is_empty() => Err(reply::bad_argument("VRFY name")),
             "VRFY" => Ok(Command::Vrfy),
             "EXPN" => Ok(Command::Expn),
-            "AUTH" if argument.is_empty() => Err(reply::bad_argument("AUTH mechanism")),
-            "AUTH" => Ok(Command::Auth),
+            "AUTH" => auth(argument),
             // Every browser sends `Host:` before the body of a request, also behind a
             // first line that is too long to be read.
             "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "CONNECT"
@@ -118,6 +129,15 @@ fn alone(command: Command, verb: &str, argument: &str) -> Result<Command, Reply>
     }
 }
 
+/// `mechanism [initial-response]`
+fn auth(argument: &str) -> Result<Command, Reply> {
+    let mut words = argument.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Command::Auth { mechanism, initial }),
+        _ => Err(reply::bad_argument("AUTH mechanism [initial-response]")),
+    }
+}
+
 /// `FROM:<reverse-path> [parameters]`
 fn mail(argument: &str) -> Result<Mail, Reply> {
     let path = after_keyword(argument, "FROM:")
@@ -126,7 +146,7 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
         ReversePath::parse(path).map_err(|why| reply::bad_sender(&why.to_string()))?;
     let parameters = parameters(rest).ok_or_else(|| reply::bad_sender("text right after the >"))?;
 
-    let mut mail = Mail { from, size: None, smtputf8: false };
+    let mut mail = Mail { from, size: None, auth: false, smtputf8: false };
     let mut seen: Vec<String> = Vec::new();
     for parameter in parameters {
         let (keyword, value) = match parameter.split_once('=') {
@@ -141,6 +161,8 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             ("BODY", Some(value)) if is_body(value) => {}
             ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("AUTH", Some(value)) if is_xtext(value) => mail.auth = true,
+            ("AUTH", _) => return Err(reply::bad_parameter("AUTH is an address in xtext, or <>")),
             ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
             _ => return Err(reply::unknown_parameter(&keyword)),
         }
@@ -190,6 +212,21 @@ fn size(value: Option<&str>) -> Result<u64, Reply> {
         true => Ok(digits.parse().unwrap_or(u64::MAX)),
         false => Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits")),
     }
+}
+
+/// `<>`, or text in which `+` and `=` stand as `+NN` (RFC 3461 section 4).
+fn is_xtext(value: &str) -> bool {
+    let mut chars = value.chars();
+    let is_hex = |c: Option<char>| c.is_some_and(|c| matches!(c, '0'..='9' | 'A'..='F'));
+    while let Some(c) = chars.next() {
+        match c {
+            '+' if is_hex(chars.next()) && is_hex(chars.next()) => {}
+            '+' | '=' => return false,
+            '!'..='~' => {}
+            _ => return false,
+        }
+    }
+    !value.is_empty()
 }
 
 /// The values of BODY (RFC 6152 section 2).

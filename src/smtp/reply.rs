@@ -119,6 +119,22 @@ pub fn bye(hostname: &str) -> Reply {
     Reply::new(221, (0, 0), format!("{hostname} closes the connection, goodbye"))
 }
 
+/// 220 2.0.0: the TLS handshake may begin (RFC 3207 section 4).
+pub fn start_tls() -> Reply {
+    Reply::new(220, (0, 0), "begin the TLS handshake")
+}
+
+/// 235 2.7.0: the client has proved who it is (RFC 4954 section 6).
+pub fn authenticated() -> Reply {
+    Reply::new(235, (7, 0), "authenticated")
+}
+
+/// 334: the next challenge of an AUTH exchange, in base64. 3yz replies have no
+/// enhanced code, and this one no text either (RFC 4954 section 4).
+pub fn challenge(base64: &str) -> Reply {
+    Reply::plain(334, base64)
+}
+
 /// 252 2.0.0: the answer to every VRFY. To say whether a mailbox exists would
 /// help those who collect addresses (RFC 5321 section 7.3).
 pub fn not_verified() -> Reply {
@@ -140,6 +156,11 @@ pub fn too_slow(hostname: &str) -> Reply {
     Reply::new(421, (4, 2), format!("{hostname} waited too long, closing"))
 }
 
+/// 421 4.7.0: too many failed logins in one session.
+pub fn too_many_failed_logins(hostname: &str) -> Reply {
+    Reply::new(421, (7, 0), format!("{hostname} saw too many failed logins, closing"))
+}
+
 /// 421 4.7.0: more refusals in one session than any honest client collects.
 pub fn too_many_refusals(hostname: &str) -> Reply {
     Reply::new(421, (7, 0), format!("{hostname} refused too many commands, closing"))
@@ -159,6 +180,16 @@ pub fn no_room() -> Reply {
 /// accepted so far and opens another one for the rest (RFC 5321 section 4.5.3.1.10).
 pub fn too_many_recipients() -> Reply {
     Reply::new(452, (5, 3), "too many recipients, send the rest in another transaction")
+}
+
+/// 454 4.7.0: too many failed logins from this address.
+pub fn no_auth_now() -> Reply {
+    Reply::new(454, (7, 0), "too many failed logins from your address, try again later")
+}
+
+/// 500 5.5.6: an AUTH line over the limit (RFC 4954 section 4). The exchange is over.
+pub fn auth_line_too_long() -> Reply {
+    Reply::new(500, (5, 6), "line too long, the login was broken off")
 }
 
 /// 500 5.5.2: a verb we do not know, or no verb at all.
@@ -228,6 +259,22 @@ pub fn bad_recipient(why: &str) -> Reply {
     Reply::new(501, (1, 3), format!("{why}; the form is: RCPT TO:<bob@host.example>"))
 }
 
+/// 501 5.5.2: what should be a response of an AUTH exchange is none.
+pub fn bad_auth_response() -> Reply {
+    Reply::new(501, (5, 2), "that is no response of this mechanism, the login was broken off")
+}
+
+/// 501 5.7.0: an initial response for a mechanism in which the server begins
+/// (RFC 4954 section 4).
+pub fn server_begins() -> Reply {
+    Reply::new(501, (7, 0), "this mechanism begins with the server, send no initial response")
+}
+
+/// 501 5.7.0: the client cancelled the exchange with `*` (RFC 4954 section 4).
+pub fn auth_cancelled() -> Reply {
+    Reply::new(501, (7, 0), "login cancelled")
+}
+
 /// 502 5.5.1: a command of the RFCs that is not offered here and now.
 pub fn not_offered(verb: &str) -> Reply {
     Reply::new(502, (5, 1), format!("{verb} is not offered here"))
@@ -236,6 +283,32 @@ pub fn not_offered(verb: &str) -> Reply {
 /// 503 5.5.1: a known command at the wrong moment (RFC 5321 section 4.1.4).
 pub fn bad_sequence(why: &str) -> Reply {
     Reply::new(503, (5, 1), why.to_owned())
+}
+
+/// 504 5.5.4: a mechanism that was not announced (RFC 4954 section 4).
+pub fn unknown_mechanism() -> Reply {
+    Reply::new(504, (5, 4), "that mechanism is not offered, EHLO lists those that are")
+}
+
+/// 530 5.7.0: this port is for users who have logged in (RFC 4954 section 6).
+pub fn log_in_first() -> Reply {
+    Reply::new(530, (7, 0), "log in first, with AUTH")
+}
+
+/// 535 5.7.8: wrong password or unknown user: the same text, so that nobody
+/// learns which (RFC 4954 section 6).
+pub fn bad_credentials() -> Reply {
+    Reply::new(535, (7, 8), "wrong user or password")
+}
+
+/// 538 5.7.11: passwords are not taken in clear where there is TLS.
+pub fn encrypt_first() -> Reply {
+    Reply::new(538, (7, 11), "encrypt first, with STARTTLS")
+}
+
+/// 550 5.7.1: a user who writes under the name of somebody else.
+pub fn not_your_address() -> Reply {
+    Reply::new(550, (7, 1), "that sender address is not yours")
 }
 
 /// 550 5.1.1: no mailbox of that name here.
@@ -256,6 +329,11 @@ pub fn too_big(limit: u64) -> Reply {
 /// 553 5.6.7: an address outside ASCII without SMTPUTF8 (RFC 6531 section 3.5).
 pub fn needs_smtputf8() -> Reply {
     Reply::new(553, (6, 7), "an address outside ASCII needs SMTPUTF8 in MAIL")
+}
+
+/// 554 5.5.1: something came right behind STARTTLS in the clear (CVE-2011-0411).
+pub fn input_behind_starttls() -> Reply {
+    Reply::new(554, (5, 1), "nothing may follow STARTTLS before the handshake, closing")
 }
 
 /// 554 5.6.0: a bare CR or LF inside a message: an attempt to smuggle a second

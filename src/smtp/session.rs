@@ -15,15 +15,25 @@ use std::fmt::{self, Display, Formatter};
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::command::{Command, Mail};
+use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, Mail};
 use crate::smtp::reply::{self, Kind, Reply};
+use crate::smtp::sasl::{self, Exchange, Mechanism, Progress};
 use crate::smtp::site::{LocalMailbox, Site};
+use crate::smtp::text::printable;
 
 /// How many 5yz replies a client may collect between two messages that were
 /// stored. People who type by hand stay far below, guessing machines do not.
 const REFUSALS_LIMIT: u32 = 20;
+
+/// How often a client may fail to log in before it is sent away.
+const FAILED_LOGINS_LIMIT: u32 = 3;
+
+/// How long the answer to a failed login waits: nothing for a person, and much
+/// for a machine that guesses.
+const FAILED_LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Room on disk that has to stay free beside a message, in octets. It is also
 /// what a message of unknown size may need at least (RFC 5321 section 4.5.3.1.7).
@@ -42,8 +52,21 @@ pub enum State {
     Mail(Envelope),
     /// The envelope has one recipient or more.
     Rcpt(Envelope),
+    /// Inside an AUTH exchange: what comes is no command, whatever it says.
+    Auth(Exchange),
     /// The last reply was given; whatever still arrives is not looked at.
     Closed,
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Port 25: takes mail for our own mailboxes from everybody.
+    Smtp,
+    /// Port 587: takes mail from our users, once they have logged in (RFC 6409).
+    Submission,
+    /// Port 465: the same, with TLS from the first octet (RFC 8314).
+    Submissions,
 }
 
 /// What MAIL and RCPT said. Recipients are known only from here, never from the
@@ -70,6 +93,8 @@ pub struct Recipient {
 /// The answer to one line, and what follows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
+    /// How long to wait before the reply.
+    pub pause: Duration,
     /// What to tell the client.
     pub reply: Reply,
     /// What the connection does once the reply is written.
@@ -83,6 +108,8 @@ pub enum Next {
     Command,
     /// Receive a message for this envelope, then say [`Session::stored`].
     Message(Envelope),
+    /// Encrypt the connection, then say [`Session::encrypted`].
+    StartTls,
     /// Close the connection.
     Close(Farewell),
 }
@@ -94,6 +121,10 @@ pub enum Farewell {
     Quit,
     /// More than `REFUSALS_LIMIT` commands were refused.
     Refusals,
+    /// Too many failed logins.
+    FailedLogins,
+    /// Something came right behind STARTTLS in the clear.
+    Injection,
     /// A bare CR or LF inside a message.
     Smuggling,
     /// The client speaks HTTP.
@@ -147,20 +178,104 @@ pub struct Session {
     refusals: u32,
     /// Octets that can still be stored, as far as we were told.
     room: u64,
+    role: Role,
+    /// Whether all that is said is encrypted.
+    is_tls: bool,
+    /// Who logged in.
+    user: Option<String>,
+    /// Logins that failed.
+    failed_logins: u32,
+    /// Whether this client's address failed to log in too often.
+    is_blocked: bool,
+    /// An exchange was refused or broken off: the next line may be the password.
+    may_see_password: bool,
+    /// Gives a text that nobody can guess, another one each time.
+    nonce: fn() -> String,
 }
 
 impl Session {
     /// A session that begins now. `connected_to` is the server's address on this
-    /// connection.
-    pub fn new(site: Arc<Site>, connected_to: IpAddr) -> Session {
+    /// connection, `nonce` gives a text that nobody can guess.
+    pub fn new(
+        site: Arc<Site>,
+        role: Role,
+        connected_to: IpAddr,
+        nonce: fn() -> String,
+    ) -> Session {
         Session {
             site,
+            role,
+            is_tls: role == Role::Submissions,
+            user: None,
+            failed_logins: 0,
+            is_blocked: false,
+            may_see_password: false,
+            nonce,
             connected_to,
             state: State::Connected,
             client_name: String::new(),
             is_extended: false,
             refusals: 0,
             room: u64::MAX,
+        }
+    }
+
+    /// The session after the TLS handshake. It begins anew: whatever was said in
+    /// the clear may have been said by somebody in between (RFC 3207 section 4.2).
+    /// What the client did wrong before is not forgotten.
+    pub fn encrypted(self) -> Session {
+        Session {
+            is_tls: true,
+            refusals: self.refusals,
+            failed_logins: self.failed_logins,
+            ..Session::new(self.site, self.role, self.connected_to, self.nonce)
+        }
+    }
+
+    /// Tells the session whether too many logins failed from this address lately.
+    pub fn set_blocked(&mut self, is_blocked: bool) {
+        self.is_blocked = is_blocked;
+    }
+
+    /// Who logged in.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// How many logins failed in this session.
+    pub fn failed_logins(&self) -> u32 {
+        self.failed_logins
+    }
+
+    /// The longest line to read now, CR LF included.
+    pub fn line_limit(&self) -> usize {
+        match (&self.state, &self.site.users) {
+            (State::Auth(_), _) | (State::Ready, Some(_)) => AUTH_LINE_LIMIT,
+            _ => COMMAND_LINE_LIMIT,
+        }
+    }
+
+    /// What log and trace may show of a line, before it is answered: everything
+    /// but what may be a password.
+    pub fn shown(&self, line: &[u8]) -> String {
+        let hidden = format!("<{} octets>", line.len());
+        if let State::Auth(_) = self.state {
+            return if line == b"*" { "*".to_owned() } else { hidden };
+        }
+        match Command::parse(line) {
+            // What stands in the place of a mechanism and is none may be the password.
+            Ok(Command::Auth { mechanism, initial }) => {
+                let name = Mechanism::parse(&mechanism).map(Mechanism::name);
+                let initial = initial.map(|text| format!(" <{} octets>", text.len()));
+                match name {
+                    Some(name) => format!("AUTH {name}{}", initial.unwrap_or_default()),
+                    None => hidden,
+                }
+            }
+            Ok(_) => printable(line),
+            Err(_) if self.may_see_password => hidden,
+            Err(_) if is_auth(line) => hidden,
+            Err(_) => printable(line),
         }
     }
 
@@ -171,20 +286,30 @@ impl Session {
     }
 
     /// The greeting: the server speaks first.
-    pub fn greet(&self) -> Step {
-        Step { reply: reply::greeting(&self.site.hostname), next: Next::Command }
+    pub fn greet(&self) -> Reply {
+        reply::greeting(&self.site.hostname)
     }
 
     /// Answers one line, without its CR LF.
     pub fn line(&mut self, line: &[u8]) -> Step {
+        // Whatever is said from here on may hold a password, also what a client
+        // sends without waiting for our answer.
+        self.may_see_password |= is_auth(line);
         // `take` leaves `Connected` behind for the length of this call only.
         let state = mem::take(&mut self.state);
+        if line.len() + 2 > COMMAND_LINE_LIMIT && !is_auth(line) && !matches!(state, State::Auth(_))
+        {
+            self.state = state;
+            return self.bad_line(BadLine::TooLong);
+        }
         // A list with dead addresses is no attack while some of them are alive.
         let verb = line.split(|octet| *octet == b' ').next().unwrap_or_default();
         let is_rcpt = verb.eq_ignore_ascii_case(b"RCPT");
         let is_forgiven = is_rcpt && matches!(state, State::Rcpt(_));
 
         let (state, step) = match (state, Command::parse(line)) {
+            (State::Auth(_), _) if self.is_blocked => go(State::Ready, reply::no_auth_now()),
+            (State::Auth(exchange), _) => self.progress(self.answer(exchange, line)),
             (State::Closed, _) => {
                 (State::Closed, self.close(reply::stopping(&self.site.hostname), Farewell::Quit))
             }
@@ -197,10 +322,17 @@ impl Session {
 
     /// Answers a line that is no text to parse. Nothing of it is run.
     pub fn bad_line(&mut self, why: BadLine) -> Step {
+        let was_auth = matches!(self.state, State::Auth(_));
+        if was_auth {
+            self.state = State::Ready;
+        }
+        // It may have been an AUTH that we did not read.
+        self.may_see_password |= self.site.users.is_some();
         let step = match why {
-            BadLine::TooLong => Step { reply: reply::line_too_long(), next: Next::Command },
-            BadLine::BareNewline => Step { reply: reply::bare_newline(), next: Next::Command },
-            BadLine::Nul => Step { reply: reply::nul_in_command(), next: Next::Command },
+            BadLine::TooLong if was_auth => step(reply::auth_line_too_long(), Next::Command),
+            BadLine::TooLong => step(reply::line_too_long(), Next::Command),
+            BadLine::BareNewline => step(reply::bare_newline(), Next::Command),
+            BadLine::Nul => step(reply::nul_in_command(), Next::Command),
             BadLine::Tls => self.close(reply::not_tls(), Farewell::Tls),
         };
         self.count_refusals(step)
@@ -229,8 +361,23 @@ impl Session {
             // 421 does not take the place of this reply: the client would take it
             // for an invitation to send the same message again.
             true => self.close(reply, Farewell::Refusals),
-            false => Step { reply, next: Next::Command },
+            false => step(reply, Next::Command),
         }
+    }
+
+    /// Answers STARTTLS when more had arrived behind it: instead of 220.
+    pub fn injected(&mut self) -> Step {
+        self.close(reply::input_behind_starttls(), Farewell::Injection)
+    }
+
+    /// What the port of this session is for.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What this server knows of itself, as it was when the session began.
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// The state the session is in.
@@ -245,10 +392,16 @@ impl Session {
 
     /// The word after `with` in a `Received` field (RFC 3848, RFC 6531 section 4.3).
     pub fn protocol(&self, envelope: &Envelope) -> &'static str {
-        match (self.is_extended, envelope.smtputf8) {
-            (_, true) => "UTF8SMTP",
-            (true, false) => "ESMTP",
-            (false, false) => "SMTP",
+        match (envelope.smtputf8, self.is_extended, self.is_tls, self.user.is_some()) {
+            (true, _, false, false) => "UTF8SMTP",
+            (true, _, false, true) => "UTF8SMTPA",
+            (true, _, true, false) => "UTF8SMTPS",
+            (true, _, true, true) => "UTF8SMTPSA",
+            (false, false, _, _) => "SMTP",
+            (false, true, false, false) => "ESMTP",
+            (false, true, false, true) => "ESMTPA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, true, true) => "ESMTPSA",
         }
     }
 
@@ -260,6 +413,15 @@ impl Session {
             // EHLO and HELO also end an open transaction, as RSET does (RFC 5321 section 4.1.4).
             (_, Command::Ehlo(name)) => go(State::Ready, self.hello(name, true)),
             (_, Command::Helo(name)) => go(State::Ready, self.hello(name, false)),
+
+            // Submission is for users who have logged in (RFC 6409 section 4.3).
+            (State::Ready, Command::Mail(_)) if self.must_log_in() => {
+                go(State::Ready, reply::log_in_first())
+            }
+            // Nor do these two tell a stranger anything there.
+            (state, Command::Vrfy | Command::Expn) if self.must_log_in() => {
+                go(state, reply::log_in_first())
+            }
 
             // MAIL opens a transaction; there is one at a time (section 4.1.4).
             (State::Ready, Command::Mail(mail)) => self.sender(mail),
@@ -293,10 +455,12 @@ impl Session {
             (state, Command::Vrfy) => go(state, reply::not_verified()),
             (state, Command::Expn) => go(state, reply::not_offered("EXPN")),
 
-            // Both are known and belong between EHLO and MAIL; we offer neither.
-            (State::Ready, Command::StartTls) => go(State::Ready, reply::not_offered("STARTTLS")),
-            (State::Ready, Command::Auth) => go(State::Ready, reply::not_offered("AUTH")),
-            (state, Command::StartTls | Command::Auth) => {
+            // STARTTLS and AUTH belong between EHLO and MAIL (RFC 3207, RFC 4954).
+            (State::Ready, Command::StartTls) => (State::Ready, self.start_tls()),
+            (State::Ready, Command::Auth { mechanism, initial }) => {
+                self.authenticate(&mechanism, initial.as_deref())
+            }
+            (state, Command::StartTls | Command::Auth { .. }) => {
                 go(state, reply::bad_sequence("only after EHLO and before MAIL"))
             }
 
@@ -325,17 +489,115 @@ impl Session {
 
     /// What EHLO announces: each keyword only because it works here and now.
     fn extensions(&self) -> Vec<String> {
-        vec![
+        let mut extensions = vec![
             format!("SIZE {}", self.site.max_size),
             "PIPELINING".to_owned(),
             "8BITMIME".to_owned(),
             "SMTPUTF8".to_owned(),
             "ENHANCEDSTATUSCODES".to_owned(),
-        ]
+        ];
+        if self.site.has_tls && !self.is_tls {
+            extensions.push("STARTTLS".to_owned());
+        }
+        let mechanisms: Vec<&str> = self.mechanisms().iter().map(|one| one.name()).collect();
+        if !mechanisms.is_empty() {
+            extensions.push(format!("AUTH {}", mechanisms.join(" ")));
+        }
+        extensions
+    }
+
+    /// The mechanisms that would be accepted now, the best first.
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        let Some(users) = &self.site.users else { return Vec::new() };
+        if self.user.is_some() || !(self.is_tls || self.site.allow_plain_auth) {
+            return Vec::new();
+        }
+        Mechanism::ALL.into_iter().filter(|mechanism| mechanism.works_for(users)).collect()
+    }
+
+    fn must_log_in(&self) -> bool {
+        self.role != Role::Smtp && self.user.is_none()
+    }
+
+    fn start_tls(&self) -> Step {
+        match (self.is_tls, self.site.has_tls) {
+            (true, _) => step(reply::bad_sequence("TLS is on already"), Next::Command),
+            (false, true) => step(reply::start_tls(), Next::StartTls),
+            (false, false) => step(reply::not_offered("STARTTLS"), Next::Command),
+        }
+    }
+
+    /// Begins an AUTH exchange, or says why not.
+    fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> (State, Step) {
+        let refuse = |reply| go(State::Ready, reply);
+        let Some(users) = &self.site.users else { return refuse(reply::not_offered("AUTH")) };
+        if self.user.is_some() {
+            return refuse(reply::bad_sequence("you have logged in already"));
+        }
+        if !self.is_extended {
+            return refuse(reply::bad_sequence("AUTH needs EHLO, not HELO"));
+        }
+        if !self.is_tls && !self.site.allow_plain_auth {
+            return match self.site.has_tls {
+                true => refuse(reply::encrypt_first()),
+                false => refuse(reply::not_offered("AUTH")),
+            };
+        }
+        let offered = Mechanism::parse(mechanism).filter(|it| self.mechanisms().contains(it));
+        let Some(mechanism) = offered else { return refuse(reply::unknown_mechanism()) };
+        if self.is_blocked {
+            return refuse(reply::no_auth_now());
+        }
+        let progress = sasl::begin(mechanism, initial, &(self.nonce)(), &self.site.hostname, users);
+        self.progress(progress)
+    }
+
+    /// The client's response, given to the mechanism.
+    fn answer(&self, exchange: Exchange, line: &[u8]) -> Progress {
+        match &self.site.users {
+            Some(users) => exchange.answer(line, users),
+            None => Progress::Refused,
+        }
+    }
+
+    /// What the session makes of the last line of an AUTH exchange.
+    fn progress(&mut self, progress: Progress) -> (State, Step) {
+        match progress {
+            Progress::Challenge(exchange, text) => {
+                go(State::Auth(exchange), reply::challenge(&text))
+            }
+            Progress::Done(user) => {
+                self.user = Some(user);
+                self.may_see_password = false;
+                go(State::Ready, reply::authenticated())
+            }
+            Progress::Premature => go(State::Ready, reply::server_begins()),
+            Progress::Malformed => go(State::Ready, reply::bad_auth_response()),
+            Progress::Cancelled => go(State::Ready, reply::auth_cancelled()),
+            Progress::Refused => {
+                self.failed_logins += 1;
+                let mut step = match self.failed_logins < FAILED_LOGINS_LIMIT {
+                    true => step(reply::bad_credentials(), Next::Command),
+                    false => {
+                        let last = reply::too_many_failed_logins(&self.site.hostname);
+                        let step = self.close(last, Farewell::FailedLogins);
+                        return (State::Closed, Step { pause: FAILED_LOGIN_PAUSE, ..step });
+                    }
+                };
+                step.pause = FAILED_LOGIN_PAUSE;
+                (State::Ready, step)
+            }
+        }
     }
 
     /// Opens a transaction for `mail`, or says why not.
     fn sender(&self, mail: Mail) -> (State, Step) {
+        if mail.auth && self.site.users.is_none() {
+            return go(State::Ready, reply::unknown_parameter("AUTH"));
+        }
+        if self.user.as_ref().is_some_and(|user| !self.site.may_send_as(user, &mail.from)) {
+            return go(State::Ready, reply::not_your_address());
+        }
         if mail.from.needs_smtputf8() && !mail.smtputf8 {
             return go(State::Ready, reply::needs_smtputf8());
         }
@@ -353,17 +615,20 @@ impl Session {
 
     /// Adds a recipient to the transaction, or says why not.
     fn recipient(&self, mut envelope: Envelope, address: ForwardPath) -> (State, Step) {
-        let reply = match self.site.mailbox(&address, self.connected_to) {
+        let reply = match self.site.mailboxes(&address, self.connected_to) {
             _ if address.needs_smtputf8() && !envelope.smtputf8 => reply::needs_smtputf8(),
             Err(refusal) => refusal,
-            // The second address of a mailbox is welcome, and brings no second copy.
-            Ok(mailbox) if envelope.has(&mailbox) => reply::recipient_ok(),
-            Ok(_) if envelope.recipients.len() >= self.site.max_recipients => {
-                reply::too_many_recipients()
-            }
-            Ok(mailbox) => {
-                envelope.recipients.push(Recipient { address, mailbox });
-                reply::recipient_ok()
+            Ok(mut mailboxes) => {
+                // The second address of a mailbox is welcome, and brings no second copy.
+                mailboxes.retain(|mailbox| !envelope.has(mailbox));
+                let room = self.site.max_recipients.saturating_sub(envelope.recipients.len());
+                match mailboxes.len() <= room {
+                    true => {
+                        envelope.add(&address, mailboxes);
+                        reply::recipient_ok()
+                    }
+                    false => reply::too_many_recipients(),
+                }
             }
         };
         match envelope.recipients.is_empty() {
@@ -379,7 +644,10 @@ impl Session {
         }
         self.refusals += 1;
         match self.refusals > REFUSALS_LIMIT {
-            true => self.close(reply::too_many_refusals(&self.site.hostname), Farewell::Refusals),
+            true => {
+                let last = reply::too_many_refusals(&self.site.hostname);
+                Step { pause: step.pause, ..self.close(last, Farewell::Refusals) }
+            }
             false => step,
         }
     }
@@ -387,11 +655,22 @@ impl Session {
     /// The last step of a session.
     fn close(&mut self, reply: Reply, why: Farewell) -> Step {
         self.state = State::Closed;
-        Step { reply, next: Next::Close(why) }
+        step(reply, Next::Close(why))
     }
 }
 
 impl Envelope {
+    fn add(&mut self, address: &ForwardPath, mailboxes: Vec<LocalMailbox>) {
+        let recipient = |mailbox| Recipient { address: address.clone(), mailbox };
+        self.recipients.extend(mailboxes.into_iter().map(recipient));
+    }
+
+    /// The address of the recipients, if they were all reached by a single one.
+    pub fn only_address(&self) -> Option<&ForwardPath> {
+        let (first, rest) = self.recipients.split_first()?;
+        rest.iter().all(|other| other.address == first.address).then_some(&first.address)
+    }
+
     fn has(&self, mailbox: &LocalMailbox) -> bool {
         self.recipients.iter().any(|recipient| recipient.mailbox == *mailbox)
     }
@@ -399,12 +678,33 @@ impl Envelope {
 
 /// Answers, and waits for the next command in `state`.
 fn go(state: State, reply: Reply) -> (State, Step) {
-    (state, Step { reply, next: Next::Command })
+    (state, step(reply, Next::Command))
+}
+
+/// Answers at once.
+fn step(reply: Reply, next: Next) -> Step {
+    Step { pause: Duration::ZERO, reply, next }
+}
+
+/// Whether a line is, or wants to be, an AUTH command.
+fn is_auth(line: &[u8]) -> bool {
+    line.trim_ascii_start().get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"))
 }
 
 /// Asks for the message.
 fn receive(envelope: Envelope) -> (State, Step) {
-    (State::Ready, Step { reply: reply::send_message(), next: Next::Message(envelope) })
+    (State::Ready, step(reply::send_message(), Next::Message(envelope)))
+}
+
+impl Display for BadLine {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            BadLine::TooLong => "a line that is too long",
+            BadLine::BareNewline => "a line with a bare CR or LF",
+            BadLine::Nul => "a line with a NUL",
+            BadLine::Tls => "the beginning of a TLS handshake",
+        })
+    }
 }
 
 impl Display for Farewell {
@@ -412,6 +712,8 @@ impl Display for Farewell {
         f.write_str(match self {
             Farewell::Quit => "QUIT",
             Farewell::Refusals => "too many refused commands",
+            Farewell::FailedLogins => "too many failed logins",
+            Farewell::Injection => "commands right behind STARTTLS, perhaps somebody in between",
             Farewell::Smuggling => "bare CR or LF in a message, perhaps an attempt to smuggle one",
             Farewell::Http => "HTTP on the SMTP port, probably a browser or a scanner",
             Farewell::Tls => {
@@ -424,13 +726,14 @@ impl Display for Farewell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::credentials::{Secret, Users};
     use std::net::Ipv4Addr;
 
     fn session() -> Session {
         let names = ["bob".to_owned(), "cem".to_owned()];
         let mut site = Site::new("host.example", "host.example", &[], Some(&names));
         site.max_recipients = 1;
-        Session::new(Arc::new(site), Ipv4Addr::LOCALHOST.into())
+        Session::new(Arc::new(site), Role::Smtp, Ipv4Addr::LOCALHOST.into(), || "nonce".to_owned())
     }
 
     /// The code of the answer to each line, in order.
@@ -609,5 +912,73 @@ mod tests {
             })
         }
         quickcheck::quickcheck(holds as fn(Vec<u8>) -> bool);
+    }
+
+    /// A session of `role`, encrypted, of a server with the user bob, password secret.
+    fn private(role: Role) -> Session {
+        let mut site = Site::new("host.example", "host.example", &[], Some(&["bob".to_owned()]));
+        site.has_tls = true;
+        let secret = Secret::parse("{PLAIN}secret").unwrap();
+        site.users = Some(Users::new(vec![("bob".to_owned(), secret)], [7; 32]));
+        let nonce = || "nonce".to_owned();
+        Session::new(Arc::new(site), role, Ipv4Addr::LOCALHOST.into(), nonce).encrypted()
+    }
+
+    const RIGHT: &str = "AUTH PLAIN AGJvYgBzZWNyZXQ=";
+    const WRONG: &str = "AUTH PLAIN AGJvYgB3cm9uZw==";
+
+    #[test]
+    fn a_failed_login_waits_and_the_third_closes() {
+        let mut session = private(Role::Submission);
+        session.line(b"EHLO c");
+        for (code, next) in
+            [(535, Next::Command), (535, Next::Command), (421, Next::Close(Farewell::FailedLogins))]
+        {
+            let step = session.line(WRONG.as_bytes());
+            assert_eq!((step.reply.code(), step.next), (code, next));
+            assert_eq!(step.pause, FAILED_LOGIN_PAUSE);
+        }
+        assert_eq!(session.failed_logins(), 3);
+    }
+
+    #[test]
+    fn a_blocked_address_is_told_at_once_and_its_password_is_not_looked_at() {
+        let mut session = private(Role::Smtp);
+        session.line(b"EHLO c");
+        session.set_blocked(true);
+        let step = session.line(RIGHT.as_bytes());
+        assert_eq!((step.reply.code(), step.pause), (454, Duration::ZERO));
+        session.set_blocked(false);
+        assert_eq!(session.line(RIGHT.as_bytes()).reply.code(), 235);
+    }
+
+    #[test]
+    fn encryption_forgets_what_was_said_but_not_what_was_done_wrong() {
+        let mut session = private(Role::Smtp);
+        codes(&mut session, &["EHLO c", WRONG, "NONSENSE", RIGHT]);
+        let session = session.encrypted();
+        assert_eq!((session.state(), session.client_name()), (&State::Connected, ""));
+        assert_eq!(
+            (session.user.as_deref(), session.failed_logins, session.refusals),
+            (None, 1, 2)
+        );
+    }
+
+    #[test]
+    fn nothing_that_may_be_a_password_is_shown() {
+        let mut session = private(Role::Smtp);
+        session.line(b"EHLO c");
+        assert_eq!(session.shown(RIGHT.as_bytes()), "AUTH PLAIN <16 octets>");
+        assert_eq!(session.shown(b"AUTHPLAIN secret"), "<16 octets>");
+        assert_eq!(session.shown(b"secret"), "secret");
+        session.line(b"AUTH LOGIN");
+        assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
+        assert_eq!(session.shown(b"*"), "*");
+        session.line(b"!");
+        // The exchange is broken, and the client may not have noticed.
+        assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
+        assert_eq!(session.shown(b"NOOP"), "NOOP");
+        session.line(RIGHT.as_bytes());
+        assert_eq!(session.shown(b"NONSENSE"), "NONSENSE");
     }
 }

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use crate::store::header::Header;
+use crate::store::header::{Field, Header};
 use crate::store::maildir;
 
 /// Room for a short letter in one write.
@@ -29,10 +29,11 @@ pub struct Draft {
 
 impl Draft {
     /// Makes the file, readable by its owner only, and begins it with our
-    /// `trace_fields`. A file of that name must not exist.
-    pub fn create(path: PathBuf, trace_fields: &str) -> io::Result<Draft> {
+    /// `trace_fields`; the fields `wanted` are added unless the message has them.
+    /// A file of that name must not exist.
+    pub fn create(path: PathBuf, trace_fields: &str, wanted: Vec<Field>) -> io::Result<Draft> {
         let file = BufWriter::with_capacity(BUFFER, maildir::create_file(&path)?);
-        let mut draft = Draft { file, path, header: Header::default() };
+        let mut draft = Draft { file, path, header: Header::with(wanted) };
         draft.file.write_all(trace_fields.as_bytes())?;
         Ok(draft)
     }
@@ -51,6 +52,7 @@ impl Draft {
     /// be used: the system may have dropped what it could not write, and would
     /// say that all is well if it were asked again.
     pub fn sync(&mut self) -> io::Result<()> {
+        self.header.finish(&mut self.file)?;
         self.file.flush()?;
         self.file.get_ref().sync_all()
     }

@@ -3,9 +3,11 @@
 //! In: the message, in file form, cut anywhere. Out: the same, less every
 //! `Return-Path` field, since only the last server of a letter's way may write
 //! one (RFC 5321 section 4.4); and the number of `Received` fields, since too
-//! many mean that it goes round in circles (section 6.3). All other octets pass
-//! unchanged, and nothing after the header is looked at. A message that begins
-//! with a blank, and so would go on with our last field, gets an empty line first.
+//! many mean that it goes round in circles (section 6.3). A message that begins
+//! with a blank, and so would go on with our last field, gets an empty line first,
+//! and a message from one of our users the `Date` and `Message-ID` that it lacks
+//! (RFC 6409 section 8). All other octets pass unchanged, and nothing after the
+//! header is looked at.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -22,6 +24,17 @@ pub struct Header {
     /// The start of a line, kept back until it is decided.
     name: Vec<u8>,
     received: usize,
+    /// What to add where the header ends, unless it is there.
+    wanted: Vec<Field>,
+}
+
+/// A field that a message should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Such as `Date`.
+    pub name: &'static str,
+    /// What stands behind the colon, on one line.
+    pub value: String,
 }
 
 /// Where in the header the next octet is.
@@ -45,11 +58,16 @@ enum Fate {
 
 impl Default for Header {
     fn default() -> Header {
-        Header { at: At::LineStart(None), name: Vec::new(), received: 0 }
+        Header { at: At::LineStart(None), name: Vec::new(), received: 0, wanted: Vec::new() }
     }
 }
 
 impl Header {
+    /// Adds these fields where the header ends, each unless it is there already.
+    pub fn with(wanted: Vec<Field>) -> Header {
+        Header { wanted, ..Header::default() }
+    }
+
     /// How many `Received` fields there were so far.
     pub fn received(&self) -> usize {
         self.received
@@ -77,6 +95,7 @@ impl Header {
                 // A message may not begin so. Behind our own fields such a line would
                 // be a folded part of the last one, and say what we never said.
                 At::LineStart(None) if is_blank(octet) => {
+                    self.finish(out)?;
                     out.write_all(b"\n")?;
                     self.at = At::Body;
                 }
@@ -85,12 +104,17 @@ impl Header {
                     self.name.push(octet);
                     if let Some(at) = after_name(&self.name) {
                         self.at = at;
+                        match at {
+                            At::Value(_) => {
+                                self.received += usize::from(is_called(&self.name, "Received"));
+                                self.wanted.retain(|field| !is_called(&self.name, field.name));
+                            }
+                            At::Body => self.add_wanted(out)?,
+                            At::Name | At::LineStart(_) => {}
+                        }
                         if !matches!(at, At::Value(Fate::Dropped)) {
                             out.write_all(&self.name)?;
                         }
-                        let is_field = matches!(at, At::Value(_));
-                        self.received +=
-                            usize::from(is_field && is_called(&self.name, b"Received"));
                         self.name.clear();
                     }
                     text = rest;
@@ -101,12 +125,29 @@ impl Header {
     }
 }
 
+impl Header {
+    /// To be called after the last part of the message: a header may be all of it.
+    pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
+        for field in self.wanted.drain(..) {
+            writeln!(out, "{}: {}", field.name, field.value)?;
+        }
+        Ok(())
+    }
+
+    /// The header is over. If no empty line ended it, fields of ours need one.
+    fn add_wanted(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let needs_empty_line = !self.wanted.is_empty() && self.name != b"\n";
+        self.finish(out)?;
+        if needs_empty_line { out.write_all(b"\n") } else { Ok(()) }
+    }
+}
+
 /// What the start of a line begins; `None` if that is still open.
 fn after_name(start: &[u8]) -> Option<At> {
     let (&octet, before) = start.split_last()?;
     let is_blank_inside = before.last().copied().is_some_and(is_blank);
     match octet {
-        b':' if is_called(start, b"Return-Path") => Some(At::Value(Fate::Dropped)),
+        b':' if is_called(start, "Return-Path") => Some(At::Value(Fate::Dropped)),
         b':' => Some(At::Value(Fate::Kept)),
         // An empty line ends the header; a line that is no field was never in it.
         _ if is_blank(octet) && before.is_empty() => Some(At::Body),
@@ -119,9 +160,9 @@ fn after_name(start: &[u8]) -> Option<At> {
 
 /// Whether the start of a line is this field name. Old programs put blanks
 /// between the name and the colon (RFC 5322 section 4.5).
-fn is_called(start: &[u8], name: &[u8]) -> bool {
+fn is_called(start: &[u8], name: &str) -> bool {
     let start = start.strip_suffix(b":").unwrap_or(start);
-    start.trim_ascii_end().eq_ignore_ascii_case(name)
+    start.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
 }
 
 fn is_blank(octet: u8) -> bool {
@@ -183,6 +224,35 @@ mod tests {
             "\nReturn-Path: x\n",
         ] {
             check(text, text, 0);
+        }
+    }
+
+    #[test]
+    fn fields_that_are_missing_are_added_where_the_header_ends() {
+        let wanted = || {
+            let field = |name, value: &str| Field { name, value: value.to_owned() };
+            vec![field("Date", "today"), field("Message-ID", "<1@host.example>")]
+        };
+        for (text, with) in [
+            ("To: a\n\nx\n", "To: a\nDate: today\nMessage-ID: <1@host.example>\n\nx\n"),
+            ("To: a\n", "To: a\nDate: today\nMessage-ID: <1@host.example>\n"),
+            (
+                "DATE : b\n\nMessage-ID: body\n",
+                "DATE : b\nMessage-ID: <1@host.example>\n\nMessage-ID: body\n",
+            ),
+            ("message-id: <b>\nDate: c\n\n", "message-id: <b>\nDate: c\n\n"),
+            ("no header\n", "Date: today\nMessage-ID: <1@host.example>\n\nno header\n"),
+            ("", "Date: today\nMessage-ID: <1@host.example>\n"),
+        ] {
+            for part in 1..=text.len().max(1) {
+                let mut header = Header::with(wanted());
+                let mut out = Vec::new();
+                for octets in text.as_bytes().chunks(part) {
+                    header.filter(octets, &mut out).unwrap();
+                }
+                header.finish(&mut out).unwrap();
+                assert_eq!(String::from_utf8(out).unwrap(), with, "{text:?} in parts of {part}");
+            }
         }
     }
 

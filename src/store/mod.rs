@@ -2,11 +2,14 @@
 //!
 //! This folder knows files, links and `fsync`. It does not know how a message
 //! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`maildir`];
-//! [`trace`], [`header`] and [`folder`] are pure text.
+//! [`trace`], [`header`] and [`folder`] are pure text, and so are the two files
+//! that people write, [`users`] and [`aliases`].
 
+pub mod aliases;
 pub mod draft;
 pub mod folder;
 pub mod header;
 pub mod maildir;
 pub mod spool;
 pub mod trace;
+pub mod users;

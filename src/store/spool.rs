@@ -26,6 +26,7 @@ use jiff::Timestamp;
 use crate::smtp::site::LocalMailbox;
 use crate::store::draft::Draft;
 use crate::store::folder::folder;
+use crate::store::header::Field;
 use crate::store::maildir;
 
 /// A draft this old belongs to a server that is gone (the Maildir rules say 36 hours).
@@ -105,9 +106,15 @@ impl Spool {
         }
     }
 
-    /// Begins a message with our trace fields.
-    pub fn draft(&self, name: &MessageName, trace_fields: &str) -> io::Result<Draft> {
-        let create = || Draft::create(self.tmp.join(&name.file), trace_fields);
+    /// Begins a message with our trace fields; the fields `wanted` are added unless
+    /// it has them.
+    pub fn draft(
+        &self,
+        name: &MessageName,
+        trace_fields: &str,
+        wanted: &[Field],
+    ) -> io::Result<Draft> {
+        let create = || Draft::create(self.tmp.join(&name.file), trace_fields, wanted.to_vec());
         match create() {
             // Somebody emptied the spool while we run: that must not stop the mail.
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -246,7 +253,7 @@ mod tests {
 
     fn deliver(spool: &Spool, to: &[&str]) -> io::Result<MessageName> {
         let name = spool.name(Timestamp::now());
-        let mut draft = spool.draft(&name, "Return-Path: <>\n")?;
+        let mut draft = spool.draft(&name, "Return-Path: <>\n", &[])?;
         draft.write(b"\nhello\n")?;
         let mailboxes: Vec<_> = to.iter().map(|name| mailbox(name)).collect();
         spool.deliver(draft, &name, &mailboxes.iter().collect::<Vec<_>>())?;
@@ -289,7 +296,7 @@ mod tests {
     fn a_draft_that_is_dropped_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        drop(spool.draft(&spool.name(Timestamp::now()), "Return-Path: <>\n").unwrap());
+        drop(spool.draft(&spool.name(Timestamp::now()), "Return-Path: <>\n", &[]).unwrap());
         assert!(tree(root.path()).is_empty());
     }
 

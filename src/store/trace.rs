@@ -63,7 +63,7 @@ impl TraceFields<'_> {
 }
 
 /// `Sun, 22 Nov 2026 05:14:39 +0000` (RFC 5322 section 3.3), always in UTC.
-fn date(when: Timestamp) -> String {
+pub fn date(when: Timestamp) -> String {
     // It fails for years outside 0 to 9999 only, which no clock of ours shows.
     rfc2822::to_string(&when.to_zoned(jiff::tz::TimeZone::UTC)).unwrap_or_default()
 }

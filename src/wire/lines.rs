@@ -1,6 +1,6 @@
 //! Command lines in, replies out, and a close that loses neither.
 //!
-//! In: a [`Socket`]. Out: lines that ended with CR LF, whatever way TCP cut
+//! In: a [`Stream`]. Out: lines that ended with CR LF, whatever way TCP cut
 //! them, and the reasons why others did not count. Replies are collected here
 //! and sent together: before we wait for input, beyond 4 KiB, at the close.
 //! Nothing else in the program knows that rule (PIPELINING, RFC 2920).
@@ -14,9 +14,11 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
+use native_tls::TlsAcceptor;
+
 use crate::smtp::reply::Reply;
 use crate::smtp::session::BadLine;
-use crate::wire::socket::Socket;
+use crate::wire::stream::{Stream, TLS_HANDSHAKE, TlsError};
 use crate::wire::trace::Trace;
 
 /// Input buffer while we wait for commands. An idle client costs this much, and
@@ -32,13 +34,11 @@ const OWED_LIMIT: usize = 4 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// … and how much of it.
 const LINGER_OCTETS: usize = 1024 * 1024;
-/// Every TLS connection begins with this octet, and no command does.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// One connection, seen as lines and replies.
 #[derive(Debug)]
 pub struct Wire {
-    socket: Socket,
+    stream: Stream,
     /// How long one command line, one write, or 64 KiB of a message may take.
     patience: Duration,
     /// `input[start..end]` has arrived and was not looked at yet.
@@ -80,9 +80,9 @@ pub enum Lost {
 impl Wire {
     /// `patience` is the time one command line, one write, or 64 KiB of a
     /// message may take.
-    pub fn new(socket: Socket, patience: Duration, trace: Option<Trace>) -> Wire {
+    pub fn new(stream: Stream, patience: Duration, trace: Option<Trace>) -> Wire {
         Wire {
-            socket,
+            stream,
             patience,
             input: vec![0; COMMAND_BUFFER],
             start: 0,
@@ -104,7 +104,7 @@ impl Wire {
         if !self.waiting().contains(&b'\n') {
             self.flush()?;
         }
-        self.socket.set_deadline(self.patience);
+        self.stream.set_deadline(self.patience);
         while self.line.last() != Some(&b'\n') {
             if self.start == self.end {
                 // What a message needed is too much for a client that waits.
@@ -127,10 +127,29 @@ impl Wire {
                 self.line.drain(limit..self.line.len() - 1);
             }
         }
-        if let Some(trace) = &self.trace {
-            trace.client(&self.line);
-        }
         whole_line(&self.line, limit)
+    }
+
+    /// Whether something the client sent was not read yet.
+    pub fn has_input(&self) -> bool {
+        self.start < self.end
+    }
+
+    /// Sends what is owed and waits for the client's TLS handshake, at most
+    /// `limit`. What came before it in the clear is not carried over.
+    pub fn start_tls(
+        mut self,
+        acceptor: Option<TlsAcceptor>,
+        limit: Duration,
+    ) -> Result<Wire, TlsError> {
+        let acceptor = acceptor.ok_or(TlsError::NoIdentity)?;
+        if self.has_input() {
+            return Err(TlsError::Injected);
+        }
+        self.flush().map_err(|lost| TlsError::Handshake(lost.to_string()))?;
+        self.stream.set_deadline(limit);
+        let stream = self.stream.start_tls(&acceptor)?;
+        Ok(Wire::new(stream, self.patience, self.trace))
     }
 
     /// Owes the client a reply. It is sent at once only if much is owed already.
@@ -146,11 +165,11 @@ impl Wire {
         }
     }
 
-    /// Sends what is owed.
-    fn flush(&mut self) -> Result<(), Lost> {
+    /// Sends what is owed. To be called before a pause.
+    pub fn flush(&mut self) -> Result<(), Lost> {
         if !self.owed.is_empty() {
-            self.socket.set_deadline(self.patience);
-            let sent = self.socket.write_all(&self.owed);
+            self.stream.set_deadline(self.patience);
+            let sent = self.stream.write_all(&self.owed);
             // After an error too: the same replies must not be sent a second time.
             self.owed.clear();
             sent.map_err(|error| match error.kind() {
@@ -194,7 +213,7 @@ impl Wire {
     /// it stays.
     pub fn end_message(&mut self, octets: u64) {
         if let Some(trace) = &self.trace {
-            trace.client(format!("(a message of {octets} octets)").as_bytes());
+            trace.client(&format!("(a message of {octets} octets)"));
         }
     }
 
@@ -203,13 +222,13 @@ impl Wire {
     /// that the client's next write fails, and its system may throw away what it
     /// has received and not read yet: our last reply.
     pub fn close(mut self) {
-        self.socket.set_deadline(LINGER_TIME);
-        if self.socket.write_all(&self.owed).is_err() || self.socket.end_of_output().is_err() {
+        self.stream.set_deadline(LINGER_TIME);
+        if self.stream.write_all(&self.owed).is_err() || self.stream.end_of_output().is_err() {
             return;
         }
         let mut left = LINGER_OCTETS;
         while left > 0 {
-            match self.socket.read(&mut self.input) {
+            match self.stream.read_below(&mut self.input) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => left = left.saturating_sub(count),
             }
@@ -223,7 +242,7 @@ impl Wire {
     fn fill(&mut self) -> Result<(), Lost> {
         self.start = 0;
         self.end = 0;
-        match self.socket.read(&mut self.input)? {
+        match self.stream.read(&mut self.input)? {
             0 => Err(Lost::Gone),
             count => {
                 self.end = count;
@@ -234,7 +253,7 @@ impl Wire {
 
     fn renew_stretch(&mut self) {
         self.stretch = 0;
-        self.socket.set_deadline(self.patience);
+        self.stream.set_deadline(self.patience);
     }
 }
 
@@ -283,6 +302,7 @@ impl Display for Lost {
 mod tests {
     use super::*;
     use crate::smtp::reply;
+    use crate::wire::socket::Socket;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
 
@@ -294,7 +314,7 @@ mod tests {
         peer.set_nodelay(true).unwrap();
         let (tcp, _) = listener.accept().unwrap();
         let patience = Duration::from_secs(5);
-        (Wire::new(Socket::new(Arc::new(tcp), patience), patience, None), peer)
+        (Wire::new(Stream::Plain(Socket::new(Arc::new(tcp), patience)), patience, None), peer)
     }
 
     /// What `read_line` gives, in one word for comparing.

@@ -2,9 +2,10 @@
 //!
 //! This folder knows how SMTP cuts a stream into lines and messages. It does
 //! not know what a line means (`smtp/`) or where a message goes (`store/`).
-//! Read in this order: [`socket`], [`lines`], [`body`], [`trace`].
+//! Read in this order: [`socket`], [`stream`], [`lines`], [`body`], [`trace`].
 
 pub mod body;
 pub mod lines;
 pub mod socket;
+pub mod stream;
 pub mod trace;

@@ -55,9 +55,28 @@ impl Socket {
         self.deadline = Instant::now() + self.limit;
     }
 
+    /// Waits for one octet and leaves it where it is.
+    pub fn first_octet(&mut self) -> io::Result<u8> {
+        self.update_read_timeout()?;
+        let mut octet = [0];
+        match self.tcp.peek(&mut octet).map_err(late)? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(octet[0]),
+        }
+    }
+
     /// Tells the peer that we write no more; it can still read what we wrote.
     pub fn end_of_output(&self) -> io::Result<()> {
         self.tcp.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn update_read_timeout(&mut self) -> io::Result<()> {
+        let timeout = self.timeout()?;
+        if timeout != self.read_timeout {
+            self.tcp.set_read_timeout(Some(timeout))?;
+            self.read_timeout = timeout;
+        }
+        Ok(())
     }
 
     /// The time left, rounded up to a full step; an error if there is none.
@@ -85,11 +104,7 @@ fn late(error: io::Error) -> io::Error {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let timeout = self.timeout()?;
-            if timeout != self.read_timeout {
-                self.tcp.set_read_timeout(Some(timeout))?;
-                self.read_timeout = timeout;
-            }
+            self.update_read_timeout()?;
             match (&*self.tcp).read(buffer) {
                 // A process that was stopped and continued: the client is still there.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

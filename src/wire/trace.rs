@@ -26,22 +26,19 @@ impl Trace {
         Trace { client, colour }
     }
 
-    /// One line the client sent, with or without its line end.
-    pub fn client(&self, line: &[u8]) {
-        // AUTH is not offered, but there are clients that send a password unasked.
-        let is_auth = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"));
-        self.print("C", "36", if is_auth { b"AUTH (not shown)" } else { line });
+    /// What may be shown of a line that the client sent: printable, and without secrets.
+    pub fn client(&self, line: &str) {
+        self.print("C", "36", line);
     }
 
     /// Replies of ours: whole lines.
     pub fn server(&self, replies: &[u8]) {
         for line in replies.split_inclusive(|octet| *octet == b'\n') {
-            self.print("S", "32", line);
+            self.print("S", "32", &printable(line.trim_ascii_end()));
         }
     }
 
-    fn print(&self, who: &str, colour: &str, line: &[u8]) {
-        let text = printable(line.trim_ascii_end());
+    fn print(&self, who: &str, colour: &str, text: &str) {
         let line = match self.colour {
             true => format!("[{}] \x1b[{colour}m{who}: {text}\x1b[0m\n", self.client),
             false => format!("[{}] {who}: {text}\n", self.client),

@@ -19,6 +19,8 @@ pub const EHLO: &str = env!("CARGO_BIN_EXE_ehlo");
 /// A running server, killed when dropped.
 pub struct ChildServer {
     pub address: SocketAddr,
+    /// The other listeners of the flags, in the order in which they are announced.
+    pub more_addresses: Vec<SocketAddr>,
     child: Child,
     /// Its log, line by line, as it is written.
     log: Receiver<String>,
@@ -39,7 +41,8 @@ impl ChildServer {
             .spawn()
             .map_err(|error| format!("{}: {error}", program[0].as_ref().display()))?;
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut ready).unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let Some(address) = ready.trim_end().strip_prefix("listening smtp ") else {
             let mut said = String::new();
@@ -47,6 +50,13 @@ impl ChildServer {
             child.wait().unwrap();
             return Err(said.trim_end().to_owned());
         };
+        let listeners = ["--smtp", "--submission", "--submissions"];
+        let more = flags.iter().filter(|flag| listeners.contains(flag)).map(|_| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line.split_whitespace().last().unwrap().parse().unwrap()
+        });
+        let more_addresses = more.collect();
         let (sender, log) = mpsc::channel();
         thread::spawn(move || {
             // Read on after the test has lost interest: a full pipe would block the server.
@@ -54,7 +64,7 @@ impl ChildServer {
                 let _ = sender.send(line);
             }
         });
-        Ok(ChildServer { address: address.parse().unwrap(), child, log })
+        Ok(ChildServer { address: address.parse().unwrap(), more_addresses, child, log })
     }
 
     pub fn pid(&self) -> u32 {
@@ -105,11 +115,24 @@ impl ChildServer {
             .join(path.strip_prefix("/").unwrap())
     }
 
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Ends it with SIGTERM and gives its exit code.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         self.child.wait().unwrap().code()
+    }
+
+    /// The same, and gives all of the log that was not read yet.
+    pub fn stop_and_read_log(mut self) -> String {
+        self.signal("-TERM");
+        self.child.wait().unwrap();
+        // It ends when the thread that reads has seen the end of the pipe.
+        self.log.iter().map(|line| line + "\n").collect()
     }
 }
 
@@ -122,7 +145,17 @@ impl Drop for ChildServer {
 
 /// Runs a server that is expected not to start.
 pub fn output(program: &[impl AsRef<OsStr>], spool: &Path) -> Output {
-    command(program, spool, &[]).output().unwrap()
+    let mut child =
+        command(program, spool, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    if !ready.is_empty() {
+        // It did start, and would run for ever.
+        child.kill().unwrap();
+    }
+    let mut output = child.wait_with_output().unwrap();
+    output.stdout = ready.into_bytes();
+    output
 }
 
 fn command(program: &[impl AsRef<OsStr>], spool: &Path, flags: &[&str]) -> Command {

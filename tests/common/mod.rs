@@ -7,7 +7,7 @@ pub mod child;
 pub mod markdown;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ehlo::config::{self, Request};
 use ehlo::server::{Config, Handle, Server};
+use native_tls::{TlsConnector, TlsStream};
 use tempfile::TempDir;
 
 /// A server on a free port, with a spool of its own, ended when dropped.
@@ -22,6 +23,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub handle: Handle,
     spool: TempDir,
+    /// Users and aliases, for a server that reads them again.
+    files: Option<TempDir>,
     running: Option<JoinHandle<()>>,
 }
 
@@ -33,33 +36,74 @@ impl TestServer {
 
     /// With what the `needs:` lines of a dialogue say.
     pub fn with_needs(needs: &[String]) -> TestServer {
-        let mut flags = Vec::new();
-        let mut mailboxes = None;
+        let (mut flags, mut mailboxes, mut role) = (Vec::new(), None, "smtp");
+        let (mut users, mut aliases, mut has_tls) = (String::new(), String::new(), false);
         for need in needs {
-            match need.strip_prefix("mailboxes") {
-                Some(names) => {
-                    mailboxes = Some(names.split_whitespace().map(str::to_owned).collect());
+            let (what, rest) = need.split_once(' ').unwrap_or((need, ""));
+            match what {
+                "mailboxes" => {
+                    mailboxes = Some(rest.split_whitespace().map(str::to_owned).collect());
                 }
-                None => flags.extend(need.split_whitespace()),
+                "users" => {
+                    users += &(rest.split_whitespace().collect::<Vec<_>>().join("\n") + "\n")
+                }
+                "aliases" => aliases += &format!("{rest}\n"),
+                "tls" => has_tls = true,
+                "role" => role = rest,
+                _ => flags.extend(need.split_whitespace()),
             }
         }
         let Ok(Request::Serve(mut config)) = config::from_args(&flags) else {
             panic!("no flags for a server: {flags:?}");
         };
         config.mailboxes = mailboxes;
-        TestServer::from_config(config)
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        if !users.is_empty() {
+            config.users = file("users", &users);
+        }
+        if !aliases.is_empty() {
+            config.aliases = file("aliases", &aliases);
+        }
+        if has_tls {
+            (config.cert, config.key) = (Some(test_file("cert.pem")), Some(test_file("key.pem")));
+        }
+        let mut server = TestServer::in_role(*config, role);
+        server.files = Some(folder);
+        server
     }
 
     /// With this configuration, but on a free port and in a spool of its own.
-    pub fn from_config(mut config: Config) -> TestServer {
+    pub fn from_config(config: Config) -> TestServer {
+        TestServer::in_role(config, "smtp")
+    }
+
+    /// The same, with its only listener in this role.
+    fn in_role(mut config: Config, role: &str) -> TestServer {
         let spool = tempfile::tempdir().unwrap();
-        config.smtp = vec!["127.0.0.1:0".parse().unwrap()];
+        config.smtp.clear();
+        let listener = match role {
+            "smtp" => &mut config.smtp,
+            "submission" => &mut config.submission,
+            "submissions" => &mut config.submissions,
+            _ => panic!("no such role: {role}"),
+        };
+        listener.push("127.0.0.1:0".parse().unwrap());
         config.spool = spool.path().to_owned();
         let server = Server::bind(config).unwrap();
-        let address = server.addresses()[0];
+        let address = server.addresses()[0].1;
         let handle = server.handle();
         let running = Some(thread::spawn(move || server.run()));
-        TestServer { address, handle, spool, running }
+        TestServer { address, handle, spool, files: None, running }
+    }
+
+    /// Where users and aliases are.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.files.as_ref().unwrap().path().join(name)
     }
 
     pub fn spool(&self) -> &Path {
@@ -106,6 +150,11 @@ pub fn examples() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples")
 }
 
+/// A certificate or key for tests: nobody trusts them, and everybody has the key.
+pub fn test_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
 /// All files in a folder, sorted by name; none if there is no such folder.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -125,8 +174,8 @@ pub fn without_trace_fields(file: &[u8]) -> Vec<u8> {
 }
 
 /// A client for what no script can say: raw octets, and time.
-pub struct Client {
-    lines: BufReader<TcpStream>,
+pub struct Client<S: Read + Write = TcpStream> {
+    lines: BufReader<S>,
 }
 
 impl Client {
@@ -159,6 +208,41 @@ impl Client {
         self.lines.get_ref()
     }
 
+    /// Connects, asks for TLS, and says EHLO under it.
+    pub fn encrypted(address: SocketAddr) -> Client<TlsStream<TcpStream>> {
+        let mut client = Client::connect(address);
+        assert_eq!(&client.ask("EHLO c.example")[..3], "250");
+        assert_eq!(&client.ask("STARTTLS")[..3], "220");
+        let mut client = client.handshake();
+        assert_eq!(&client.ask("EHLO c.example")[..3], "250");
+        client
+    }
+
+    /// Does the TLS handshake. Any certificate will do.
+    pub fn handshake(self) -> Client<TlsStream<TcpStream>> {
+        Client::over(connector().connect("localhost", self.lines.into_inner()).unwrap())
+    }
+}
+
+/// A client's half of TLS, which trusts everybody.
+pub fn connector() -> TlsConnector {
+    TlsConnector::builder()
+        .danger_accept_invalid_certs(true)
+        .danger_accept_invalid_hostnames(true)
+        .build()
+        .unwrap()
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over a connection that is there already.
+    pub fn over(stream: S) -> Client<S> {
+        Client { lines: BufReader::new(stream) }
+    }
+
+    pub fn stream(&mut self) -> &mut S {
+        self.lines.get_mut()
+    }
+
     pub fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.lines.get_mut().write_all(octets.as_ref()).unwrap();
     }
@@ -175,6 +259,14 @@ impl Client {
             if line.as_bytes().get(3) != Some(&b'-') {
                 return line.trim_end().to_owned();
             }
+        }
+    }
+
+    /// Several commands, each to be granted.
+    pub fn all_granted(&mut self, lines: &[&str]) {
+        for line in lines {
+            let reply = self.ask(line);
+            assert!(reply.starts_with(['2', '3']), "{line}: {reply}");
         }
     }
 
