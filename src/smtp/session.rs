@@ -262,6 +262,8 @@ impl Session {
         if let State::Auth(_) = self.state {
             return if line == b"*" { "*".to_owned() } else { hidden };
         }
+        // Where there are users, people type passwords at the wrong moment, too.
+        let may_hold_password = self.may_see_password || self.site.users.is_some();
         match Command::parse(line) {
             // What stands in the place of a mechanism and is none may be the password.
             Ok(Command::Auth { mechanism, initial }) => {
@@ -272,9 +274,14 @@ impl Session {
                     None => hidden,
                 }
             }
+            // These take any text, and MAIL any AUTH=, so there may be one in them.
+            Ok(Command::Noop) if may_hold_password => "NOOP".to_owned(),
+            Ok(Command::Help) if may_hold_password => "HELP".to_owned(),
+            Ok(Command::Mail(mail)) if mail.auth => {
+                format!("MAIL FROM:{} (and parameters)", printable(mail.from.to_string()))
+            }
             Ok(_) => printable(line),
-            Err(_) if self.may_see_password => hidden,
-            Err(_) if is_auth(line) => hidden,
+            Err(_) if may_hold_password || is_auth(line) => hidden,
             Err(_) => printable(line),
         }
     }
@@ -970,7 +977,12 @@ mod tests {
         session.line(b"EHLO c");
         assert_eq!(session.shown(RIGHT.as_bytes()), "AUTH PLAIN <16 octets>");
         assert_eq!(session.shown(b"AUTHPLAIN secret"), "<16 octets>");
-        assert_eq!(session.shown(b"secret"), "secret");
+        assert_eq!(session.shown(b"secret"), "<6 octets>");
+        assert_eq!(session.shown(b"NOOP secret"), "NOOP");
+        assert_eq!(
+            session.shown(b"MAIL FROM:<a@b> AUTH=secret SIZE=1"),
+            "MAIL FROM:<a@b> (and parameters)"
+        );
         session.line(b"AUTH LOGIN");
         assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
         assert_eq!(session.shown(b"*"), "*");
@@ -979,6 +991,6 @@ mod tests {
         assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
         assert_eq!(session.shown(b"NOOP"), "NOOP");
         session.line(RIGHT.as_bytes());
-        assert_eq!(session.shown(b"NONSENSE"), "NONSENSE");
+        assert_eq!(session.shown(b"secret"), "<6 octets>");
     }
 }
