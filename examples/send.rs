@@ -21,12 +21,10 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use ehlo::smtp::address::Mailbox;
 use ehlo::smtp::login::Login;
 use ehlo::smtp::reply::{Kind, Reply, ReplyParser};
-use ehlo::smtp::sasl::Mechanism;
+use ehlo::smtp::sasl::{self, Mechanism};
 use ehlo::wire::body::Stuffer;
 use jiff::Zoned;
 use jiff::fmt::rfc2822;
@@ -240,7 +238,7 @@ fn log_in(server: &mut Server, hello: &Reply, file: &Path) -> Result<(), String>
 
     let mut nonce = [0; 18];
     SystemRandom::new().fill(&mut nonce).map_err(|_| "no random octets".to_owned())?;
-    let (mut login, initial) = Login::begin(mechanism, user, password, &BASE64.encode(nonce));
+    let (mut login, initial) = Login::begin(mechanism, user, password, &sasl::nonce(nonce));
     let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
     let mut reply = server.ask(&format!("AUTH {}{initial}", mechanism.name()))?;
     while reply.kind() == Kind::GoOn {

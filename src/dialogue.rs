@@ -38,13 +38,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use native_tls::{TlsConnector, TlsStream};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::smtp::login::Login;
-use crate::smtp::sasl::Mechanism;
+use crate::smtp::sasl::{self, Mechanism};
 use crate::smtp::text::printable;
 
 /// How long the player waits for one line of the server.
@@ -204,7 +202,7 @@ impl Peer {
         let mut nonce = [0; 18];
         // Without randomness this login would be weak; it is a test all the same.
         let _ = SystemRandom::new().fill(&mut nonce);
-        let (mut login, initial) = Login::begin(mechanism, user, password, &BASE64.encode(nonce));
+        let (mut login, initial) = Login::begin(mechanism, user, password, &sasl::nonce(nonce));
         let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
         self.unsent.extend_from_slice(format!("AUTH {}{initial}\r\n", mechanism.name()).as_bytes());
         loop {

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::server::Shared;
 use crate::server::clients::{Client, Place};
 use crate::server::receive::receive;
 use crate::smtp::reply;
+use crate::smtp::sasl;
 use crate::smtp::session::{Farewell, Next, Role, Session, State, Step};
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::Socket;
@@ -174,7 +174,7 @@ impl Talk<'_> {
 
 /// A text that nobody can guess, in a form that every AUTH mechanism can carry.
 fn nonce() -> String {
-    base64::engine::general_purpose::STANDARD.encode(random_octets::<18>())
+    sasl::nonce(random_octets())
 }
 
 /// Octets that nobody can guess.
