@@ -583,16 +583,14 @@ impl Session {
             Progress::Cancelled => go(State::Ready, reply::auth_cancelled()),
             Progress::Refused => {
                 self.failed_logins += 1;
-                let mut step = match self.failed_logins < FAILED_LOGINS_LIMIT {
-                    true => step(reply::bad_credentials(), Next::Command),
+                let (state, step) = match self.failed_logins < FAILED_LOGINS_LIMIT {
+                    true => go(State::Ready, reply::bad_credentials()),
                     false => {
                         let last = reply::too_many_failed_logins(&self.site.hostname);
-                        let step = self.close(last, Farewell::FailedLogins);
-                        return (State::Closed, Step { pause: FAILED_LOGIN_PAUSE, ..step });
+                        (State::Closed, self.close(last, Farewell::FailedLogins))
                     }
                 };
-                step.pause = FAILED_LOGIN_PAUSE;
-                (State::Ready, step)
+                (state, Step { pause: FAILED_LOGIN_PAUSE, ..step })
             }
         }
     }
