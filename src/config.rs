@@ -65,7 +65,8 @@ struct Flags {
     #[argh(switch)]
     allow_plain_auth: bool,
 
-    /// relay for none, authenticated or open (default authenticated)
+    /// whose mail for other servers is taken: none, authenticated or open (default
+    /// authenticated); there is no queue yet, so such mail is still refused
     #[argh(option, arg_name = "RULE", from_str_fn(relay))]
     relay: Option<Relay>,
 
