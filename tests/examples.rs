@@ -16,7 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use common::markdown::Page;
-use common::{Client, TestServer, examples};
+use common::{Client, TestServer, examples, run_with_input};
 use ehlo::dialogue::Dialogue;
 use letters::Letters;
 
@@ -26,16 +26,8 @@ fn example(name: &str) -> Command {
 
 /// Runs `send` with a text, against `server`.
 fn send(server: SocketAddr, args: &[&str], text: &str) -> Output {
-    let mut child = example("send")
-        .args(["--server", &server.to_string()])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    let mut program = example("send");
+    run_with_input(program.args(["--server", &server.to_string()]).args(args), text)
 }
 
 /// Ends a process when dropped, also after a failed assertion.

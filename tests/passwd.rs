@@ -7,25 +7,15 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use common::examples;
+use common::{examples, run_with_input};
 use ehlo::smtp::credentials::Users;
 use ehlo::store::users;
 
 /// Exit code, standard output and standard error.
 fn passwd(args: &[&str], input: &str) -> (Option<i32>, String, String) {
-    let mut child = Command::new(examples().join("passwd"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may have ended without reading.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    let output = run_with_input(Command::new(examples().join("passwd")).args(args), input);
     let text = |octets| String::from_utf8(octets).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
