@@ -8,7 +8,7 @@
 //! main.rs      signals, exit codes
 //! config.rs    flags, checked
 //!    │
-//! server/      listener.rs   accept, and a thread for each client
+//! server/      listener.rs   accept · threads.rs  a thread for each client
 //!    │         clients.rs    who is connected: caps, shutdown
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
@@ -16,7 +16,7 @@
 //!    │
 //! store/       spool.rs      one message to all its mailboxes, for good
 //!    │         draft.rs      a message while it is received
-//!    │         maildir.rs    one mailbox: link, rename, fsync
+//!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
 //!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
 //!    │         users.rs, aliases.rs  the files that people write, read
 //!    │

@@ -41,7 +41,7 @@ struct Live {
 /// One connected client.
 #[derive(Debug)]
 pub struct Client {
-    /// Counts clients from 1; stands in the log, the trace and the thread's name.
+    /// Counts clients from 1; stands in the log and the trace.
     pub number: u64,
     /// An IPv4 client that came over IPv6 has its IPv4 address here.
     pub address: SocketAddr,

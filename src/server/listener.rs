@@ -18,8 +18,6 @@ use crate::server::connection;
 use crate::smtp::reply;
 use crate::smtp::session::Role;
 
-/// A session needs little: its buffers are on the heap, and nothing recurses.
-const STACK: usize = 128 * 1024;
 /// How long to wait when the system has no descriptor or thread for us: long
 /// enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -61,13 +59,9 @@ fn start(tcp: TcpStream, address: SocketAddr, role: Role, shared: &Arc<Shared>) 
         refuse(&tcp, role, shared);
         return Ok(());
     };
-    let name = format!("client {}", place.client().number);
     let for_thread = Arc::clone(shared);
-    let thread = thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(move || connection::serve(&place, role, &for_thread));
-    thread.map(drop).inspect_err(|_| refuse(&tcp, role, shared))
+    let job = move || connection::serve(&place, role, &for_thread);
+    shared.threads.run(Box::new(job)).inspect_err(|_| refuse(&tcp, role, shared))
 }
 
 /// A 421 in the place of the greeting, and a plain close. The few octets fit

@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! Read in this order: [`listener`], [`clients`], [`connection`], [`receive`];
+//! Read in this order: [`listener`], [`clients`], [`threads`], [`connection`], [`receive`];
 //! then [`identity`] and [`failures`].
 //!
 //! Book: docs/08-threads.md.
@@ -34,6 +34,7 @@ pub mod failures;
 pub mod identity;
 pub mod listener;
 pub mod receive;
+pub mod threads;
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::fs;
@@ -50,6 +51,7 @@ use native_tls::TlsAcceptor;
 use crate::server::clients::Clients;
 use crate::server::connection::random_octets;
 use crate::server::failures::Failures;
+use crate::server::threads::Threads;
 use crate::smtp::credentials::Users;
 use crate::smtp::session::Role;
 use crate::smtp::site::{self, Site};
@@ -170,6 +172,8 @@ pub struct Shared {
     pub spool: Spool,
     /// Who is connected.
     pub clients: Arc<Clients>,
+    /// What serves them.
+    pub threads: Arc<Threads>,
     /// Who failed to log in.
     pub failures: Failures,
     /// How long a command, a write, or 64 KiB of a message may take.
@@ -261,6 +265,7 @@ impl Server {
         let shared = Shared {
             spool,
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
+            threads: Arc::default(),
             failures: Failures::default(),
             timeout: config.timeout,
             trace: config.trace,

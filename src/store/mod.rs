@@ -1,11 +1,12 @@
 //! Messages on disk, so that they stay there.
 //!
 //! This folder knows files, links and `fsync`. It does not know how a message
-//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`maildir`];
+//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`];
 //! [`trace`], [`header`] and [`folder`] are pure text, and so are the two files
 //! that people write, [`users`] and [`aliases`].
 
 pub mod aliases;
+pub mod disk;
 pub mod draft;
 pub mod folder;
 pub mod header;

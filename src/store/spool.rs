@@ -7,8 +7,8 @@
 //!
 //! In: a draft and its mailboxes. Out: either the message is in all of them,
 //! and survives a power cut, or it is in none. The order is: the file synced,
-//! then a link in each `new/` and that folder synced, then the temporary name
-//! removed. Only then may the client be told 250.
+//! then a name in each `new/` and that folder synced, the last of them in the
+//! place of the temporary one. Only then may the client be told 250.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -24,7 +24,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
-use crate::store::draft::Draft;
+use crate::store::disk::{make_folder, sync_folder};
+use crate::store::draft::{Draft, Way};
 use crate::store::folder::folder;
 use crate::store::header::Field;
 use crate::store::maildir;
@@ -77,10 +78,10 @@ impl Spool {
         let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
         let missing: Vec<&Path> = root.ancestors().take_while(is_missing).collect();
         for folder in missing.into_iter().rev() {
-            maildir::make_folder(folder)?;
+            make_folder(folder)?;
             // A path without a parent is one name, in the folder we run in.
             let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
-            maildir::sync_folder(parent.unwrap_or(Path::new(".")))?;
+            sync_folder(parent.unwrap_or(Path::new(".")))?;
         }
         spool.make_folders()?;
         spool.try_to_write()?;
@@ -135,7 +136,8 @@ impl Spool {
     ) -> io::Result<()> {
         draft.sync()?;
         for (done, mailbox) in mailboxes.iter().enumerate() {
-            if let Err(error) = self.deliver_to(&draft, name, mailbox) {
+            let by = if done + 1 == mailboxes.len() { Way::Move } else { Way::Link };
+            if let Err(error) = self.deliver_to(&mut draft, by, name, mailbox) {
                 for mailbox in mailboxes.iter().take(done) {
                     maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
                 }
@@ -147,12 +149,13 @@ impl Spool {
 
     fn deliver_to(
         &self,
-        draft: &Draft,
+        draft: &mut Draft,
+        by: Way,
         name: &MessageName,
         mailbox: &LocalMailbox,
     ) -> io::Result<()> {
         let folder = folder(mailbox);
-        let deliver = || maildir::deliver(draft.path(), &self.mail.join(&folder), &name.file);
+        let mut deliver = || maildir::deliver(draft, by, &self.mail.join(&folder), &name.file);
         if self.known().contains(mailbox) {
             match deliver() {
                 // The mailbox was removed since; it is made again below.
@@ -172,9 +175,9 @@ impl Spool {
 
     fn make_folders(&self) -> io::Result<()> {
         for folder in [&self.tmp, &self.mail] {
-            maildir::make_folder(folder)?;
+            make_folder(folder)?;
         }
-        self.tmp.parent().map_or(Ok(()), maildir::sync_folder)
+        self.tmp.parent().map_or(Ok(()), sync_folder)
     }
 
     /// Better to find out at the start than at the first message.
