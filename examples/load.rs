@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use argh::FromArgs;
 use ehlo::server::{Config, Handle, Server};
 use ehlo::smtp::address::{ForwardPath, Mailbox};
-use ehlo::smtp::site::Site;
+use ehlo::smtp::site::{Destination, Site};
 use ehlo::store::folder::folder;
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
@@ -163,9 +163,11 @@ impl OwnServer {
         };
         let (to, _) = Mailbox::parse(&flags.to).map_err(|why| format!("{}: {why}", flags.to))?;
         let site = Site::new(&config.hostname, &config.hostname, &[], None);
-        let mailboxes = site.mailboxes(&ForwardPath::Mailbox(to), Ipv4Addr::LOCALHOST.into());
-        let mailboxes = mailboxes.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
-        let mailbox = mailboxes.first().ok_or("a recipient without a mailbox")?;
+        let to = ForwardPath::Mailbox(to);
+        let destinations = site.destinations(&to, Ipv4Addr::LOCALHOST.into(), false);
+        let destinations = destinations.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
+        let mailbox = destinations.iter().find_map(Destination::mailbox);
+        let mailbox = mailbox.ok_or("a recipient without a mailbox")?;
         let server = Server::bind(config)?;
         Ok(OwnServer {
             address: server.addresses().first().ok_or("a server without an address")?.1,

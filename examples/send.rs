@@ -14,25 +14,22 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Read};
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use ehlo::smtp::address::Mailbox;
-use ehlo::smtp::login::Login;
-use ehlo::smtp::reply::{Kind, Reply, ReplyParser};
-use ehlo::smtp::sasl::{self, Mechanism};
-use ehlo::wire::body::Stuffer;
+use ehlo::relay::client::{Client, Credentials, Dial, Letter, Security};
+use ehlo::relay::{Answer, Verdict};
+use ehlo::smtp::address::{Mailbox, ReversePath};
 use jiff::Zoned;
 use jiff::fmt::rfc2822;
 use native_tls::{Certificate, TlsConnector};
-use ring::rand::{SecureRandom, SystemRandom};
 
-/// How long to wait for one reply. RFC 5321 section 4.5.3.2 gives the final dot ten minutes.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long to wait for most replies (RFC 5321 section 4.5.3.2).
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Send one letter, with the text from standard input.
 #[derive(FromArgs)]
@@ -106,41 +103,46 @@ fn send(flags: &Flags) -> Result<usize, String> {
     }
     let mut body = Vec::new();
     io::stdin().read_to_end(&mut body).map_err(|error| format!("standard input: {error}"))?;
-    let letter = letter(flags, &body);
+    let message = letter(flags, &body);
 
     if flags.login.is_some() && !flags.tls && !flags.starttls {
         return Err("--login needs --starttls or --tls: no password in clear".to_owned());
     }
-    let mut server = Server::connect(flags)?;
-    let mut hello = server.ask("EHLO localhost")?;
-    if flags.starttls && !flags.tls {
-        server.ask("STARTTLS")?;
-        server = server.encrypted(flags)?;
-        // What was offered in clear may have been somebody else's offer.
-        hello = server.ask("EHLO localhost")?;
-    }
-    if let Some(file) = &flags.login {
-        log_in(&mut server, &hello, file)?;
-    }
-    let parameters = parameters(&hello, flags, &recipients, &letter)?;
-    server.ask(&format!("MAIL FROM:<{}>{parameters}", flags.from))?;
+    let mut client = connect(flags)?;
+    let from = ReversePath::Mailbox(flags.from.clone());
+    let is_ascii = |address: &&Mailbox| address.to_string().is_ascii();
+    // On the wire each line end is two octets.
+    let line_ends = message.iter().filter(|octet| **octet == b'\n').count();
+    let letter = Letter {
+        from: &from,
+        size: (message.len() + line_ends) as u64,
+        is_8bit: !message.is_ascii(),
+        smtputf8: !recipients.iter().chain([&&flags.from]).all(is_ascii),
+    };
 
     let mut refused = 0;
-    for to in &recipients {
-        if let Err(why) = server.ask(&format!("RCPT TO:<{to}>")) {
-            eprintln!("send: {to}: {why}");
-            refused += 1;
+    let mut waiting: Vec<Mailbox> = recipients.into_iter().cloned().collect();
+    // Those who do not fit into one transaction get one of their own.
+    while !waiting.is_empty() {
+        let answers = client.deliver(&letter, &waiting, &mut message.as_slice());
+        let mut granted: Option<Answer> = None;
+        let mut left = Vec::new();
+        for (to, answer) in waiting.into_iter().zip(answers) {
+            match answer {
+                None => left.push(to),
+                Some(answer) if answer.verdict == Verdict::Delivered => granted = Some(answer),
+                Some(answer) => {
+                    eprintln!("send: {to}: {}", answer.text);
+                    refused += 1;
+                }
+            }
         }
+        if let Some(answer) = granted {
+            println!("{}", answer.text);
+        }
+        waiting = left;
     }
-    if refused < recipients.len() {
-        server.ask("DATA")?;
-        let mut wire = Vec::new();
-        let mut stuffer = Stuffer::default();
-        stuffer.push(&letter, &mut wire);
-        stuffer.finish(&mut wire);
-        println!("{}", server.send(&wire)?);
-    }
-    server.ask("QUIT")?;
+    client.quit();
     Ok(refused)
 }
 
@@ -189,144 +191,53 @@ fn encoded(text: &str) -> String {
     words + "?="
 }
 
-/// What MAIL has to say about this letter, in the extensions the server offers.
-fn parameters(
-    hello: &Reply,
-    flags: &Flags,
-    recipients: &[&Mailbox],
-    letter: &[u8],
-) -> Result<String, String> {
-    let offers = |keyword: &str| {
-        let keywords = hello.lines().iter().skip(1).filter_map(|line| line.split(' ').next());
-        keywords.into_iter().any(|offered| offered.eq_ignore_ascii_case(keyword))
+/// Connects, perhaps encrypted, and perhaps logs in.
+fn connect(flags: &Flags) -> Result<Client, String> {
+    let server = &flags.server;
+    let nobody = |why: &str| format!("nobody answers at {server} ({why}); is the server running?");
+    let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
+    let connector = connector(flags.ca.as_deref())?;
+    let security = match flags.tls || flags.starttls {
+        true => Security::Verified { host, connector: &connector, from_first_octet: flags.tls },
+        false => Security::Clear,
     };
-    let mut parameters = String::new();
-    if offers("SIZE") {
-        // On the wire each line end is two octets.
-        let line_ends = letter.iter().filter(|octet| **octet == b'\n').count();
-        parameters += &format!(" SIZE={}", letter.len() + line_ends);
-    }
-    if !letter.is_ascii() {
-        if !offers("8BITMIME") {
-            return Err("the letter is not ASCII, and the server has no 8BITMIME".to_owned());
+    let login = flags.login.as_deref().map(credentials).transpose()?;
+    let dial = Dial { name: "localhost", patience: PATIENCE, security, login: login.as_ref() };
+
+    let mut problem = nobody("no address has this name");
+    for address in server.to_socket_addrs().map_err(|error| nobody(&error.to_string()))? {
+        match Client::connect(server, address, &dial) {
+            Ok(client) => return Ok(client),
+            Err(error) if error.is_no_connection() => problem = nobody(&error.to_string()),
+            Err(error) => problem = error.to_string(),
         }
-        parameters += " BODY=8BITMIME";
     }
-    let mut addresses = recipients.iter().copied().chain([&flags.from]);
-    if addresses.any(|address| !address.to_string().is_ascii()) {
-        if !offers("SMTPUTF8") {
-            return Err("an address is not ASCII, and the server has no SMTPUTF8".to_owned());
-        }
-        parameters += " SMTPUTF8";
-    }
-    Ok(parameters)
+    Err(problem)
 }
 
-/// Logs in with the best mechanism that the server offers and we know.
-fn log_in(server: &mut Server, hello: &Reply, file: &Path) -> Result<(), String> {
+/// Trusts whom the system trusts, and the authority in `ca`.
+fn connector(ca: Option<&Path>) -> Result<TlsConnector, String> {
+    let mut builder = TlsConnector::builder();
+    if let Some(file) = ca {
+        let wrong = |why: String| format!("{}: {why}", file.display());
+        let pem = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+        let start = pem.find("-----BEGIN").unwrap_or_default();
+        let pem = pem.get(start..).unwrap_or_default();
+        let ca = Certificate::from_pem(pem.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        builder.add_root_certificate(ca);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// What stands in the file of `--login`.
+fn credentials(file: &Path) -> Result<Credentials, String> {
     let wrong = |why: String| format!("{}: {why}", file.display());
     let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     let (user, password) = text
         .trim_end_matches(['\r', '\n'])
         .split_once(':')
         .ok_or_else(|| wrong("expected user:password".to_owned()))?;
-
-    let offered = hello.lines().iter().find_map(|line| line.strip_prefix("AUTH "));
-    let offered: Vec<&str> = offered.unwrap_or_default().split(' ').collect();
-    let mechanism = Mechanism::ALL.into_iter().find(|one| offered.contains(&one.name()));
-    let mechanism = mechanism.ok_or("the server offers no login that we know")?;
-
-    let mut nonce = [0; 18];
-    SystemRandom::new().fill(&mut nonce).map_err(|_| "no random octets".to_owned())?;
-    let (mut login, initial) = Login::begin(mechanism, user, password, &sasl::nonce(nonce));
-    let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
-    let mut reply = server.ask(&format!("AUTH {}{initial}", mechanism.name()))?;
-    while reply.kind() == Kind::GoOn {
-        let challenge = reply.lines().first().map(String::as_str).unwrap_or_default();
-        let response = login.answer(challenge);
-        reply = server.ask(&response.map_err(|_| "the server's challenge is wrong".to_owned())?)?;
-    }
-    if !login.is_done() {
-        return Err("the server did not prove that it knows the password".to_owned());
-    }
-    Ok(())
-}
-
-/// Octets in and out, in clear or encrypted.
-trait Connection: Read + Write {}
-impl<T: Read + Write> Connection for T {}
-
-/// The server at the other end.
-struct Server {
-    tcp: TcpStream,
-    lines: BufReader<Box<dyn Connection>>,
-}
-
-impl Server {
-    /// Connects, perhaps encrypted, and waits for the greeting.
-    fn connect(flags: &Flags) -> Result<Server, String> {
-        let address = &flags.server;
-        let tcp = TcpStream::connect(address).map_err(|error| {
-            format!("nobody answers at {address} ({error}); is the server running?")
-        })?;
-        tcp.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
-        let clone = tcp.try_clone().map_err(|error| error.to_string())?;
-        let mut server = Server { tcp, lines: BufReader::new(Box::new(clone)) };
-        if flags.tls {
-            server = server.encrypted(flags)?;
-        }
-        server.reply()?;
-        Ok(server)
-    }
-
-    /// The same server, behind a handshake in which it proved its name.
-    fn encrypted(self, flags: &Flags) -> Result<Server, String> {
-        if !self.lines.buffer().is_empty() {
-            return Err("the server said more in clear than it should".to_owned());
-        }
-        let mut builder = TlsConnector::builder();
-        if let Some(file) = &flags.ca {
-            let wrong = |why: String| format!("{}: {why}", file.display());
-            let pem = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-            let start = pem.find("-----BEGIN").unwrap_or_default();
-            let pem = pem.get(start..).unwrap_or_default();
-            let ca =
-                Certificate::from_pem(pem.as_bytes()).map_err(|error| wrong(error.to_string()))?;
-            builder.add_root_certificate(ca);
-        }
-        let host = flags.server.rsplit_once(':').map_or(flags.server.as_str(), |(host, _)| host);
-        let clone = self.tcp.try_clone().map_err(|error| error.to_string())?;
-        let connector = builder.build().map_err(|error| error.to_string())?;
-        let tls = connector.connect(host, clone).map_err(|error| format!("no TLS: {error}"))?;
-        Ok(Server { tcp: self.tcp, lines: BufReader::new(Box::new(tls)) })
-    }
-
-    /// One command, and its reply; a refusal is the error.
-    fn ask(&mut self, command: &str) -> Result<Reply, String> {
-        self.send(format!("{command}\r\n").as_bytes())
-    }
-
-    fn send(&mut self, octets: &[u8]) -> Result<Reply, String> {
-        self.lines.get_mut().write_all(octets).map_err(|error| error.to_string())?;
-        self.reply()
-    }
-
-    fn reply(&mut self) -> Result<Reply, String> {
-        let mut parser = ReplyParser::default();
-        loop {
-            let mut line = Vec::new();
-            self.lines.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-            if !line.ends_with(b"\n") {
-                return Err("the server closed the connection".to_owned());
-            }
-            let parsed = parser.line(line.trim_ascii_end()).map_err(|error| error.to_string())?;
-            match parsed {
-                Some(reply) if matches!(reply.kind(), Kind::Done | Kind::GoOn) => return Ok(reply),
-                Some(refusal) => return Err(refusal.to_string()),
-                None => {}
-            }
-        }
-    }
+    Ok(Credentials { user: user.to_owned(), password: password.to_owned() })
 }
 
 fn address(text: &str) -> Result<Mailbox, String> {

@@ -7,15 +7,16 @@
 //! Book: docs/08-threads.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 
-use crate::server::{Config, Relay};
+use crate::server::Config;
 use crate::smtp::address::{Domain, ascii_domain};
+use crate::smtp::site::Relay;
 
 /// A small SMTP server that is made to be read. Without flags it takes mail for
 /// anybody at localhost on port 2525, and keeps it in Maildirs in ./spool.
@@ -66,9 +67,38 @@ struct Flags {
     allow_plain_auth: bool,
 
     /// whose mail for other servers is taken: none, authenticated or open (default
-    /// authenticated); there is no queue yet, so such mail is still refused
+    /// authenticated)
     #[argh(option, arg_name = "RULE", from_str_fn(relay))]
     relay: Option<Relay>,
+
+    /// give all mail for other servers to this one; port 465 means TLS at once
+    #[argh(option, arg_name = "HOST:PORT", from_str_fn(host))]
+    smarthost: Option<(String, u16)>,
+
+    /// log in there with what stands in this file, user:password
+    #[argh(option, arg_name = "FILE")]
+    smarthost_login: Option<PathBuf>,
+
+    /// trust this authority, too, when the smarthost proves its name
+    #[argh(option, arg_name = "PEM")]
+    smarthost_ca: Option<PathBuf>,
+
+    /// ask this DNS server (default: the first of /etc/resolv.conf)
+    #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
+    dns: Option<SocketAddr>,
+
+    /// port of the servers found by DNS (default 25)
+    #[argh(option, arg_name = "N", from_str_fn(positive))]
+    relay_port: Option<u16>,
+
+    /// time until the second attempt, doubled for each further one up to 4 hours
+    /// (default 300)
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
+    retry: Option<Duration>,
+
+    /// age at which a letter goes back to its sender (default 432000, 5 days)
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
+    give_up: Option<Duration>,
 
     /// largest message (default 26214400)
     #[argh(option, arg_name = "BYTES", from_str_fn(positive))]
@@ -139,6 +169,13 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
         domains: flags.domain,
         mailboxes: None,
         spool: flags.spool.unwrap_or(default.spool),
+        smarthost: flags.smarthost,
+        smarthost_login: flags.smarthost_login,
+        smarthost_ca: flags.smarthost_ca,
+        dns: flags.dns,
+        relay_port: flags.relay_port.unwrap_or(default.relay_port),
+        retry: flags.retry.unwrap_or(default.retry),
+        give_up: flags.give_up.unwrap_or(default.give_up),
         max_size: flags.max_size.unwrap_or(default.max_size),
         max_recipients: flags.max_recipients.unwrap_or(default.max_recipients),
         max_connections: flags.max_connections.unwrap_or(default.max_connections),
@@ -151,6 +188,20 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let expected = "expected ADDR:PORT such as 127.0.0.1:2525 or [::1]:2525";
     text.parse().map_err(|_| expected.to_owned())
+}
+
+/// A name or an IP address, and a port. An IPv6 address stands in brackets.
+fn host(text: &str) -> Result<(String, u16), String> {
+    let expected = || "expected HOST:PORT such as mail.example:587".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(expected)?;
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match (inside, Domain::parse(host)) {
+        (Some(inside), _) if inside.parse::<Ipv6Addr>().is_ok() => Some((inside.to_owned(), port)),
+        (None, Ok((Domain::Name(name), ""))) => ascii_domain(&name).map(|name| (name, port)),
+        _ => None,
+    }
+    .ok_or_else(expected)
 }
 
 fn relay(text: &str) -> Result<Relay, String> {

@@ -13,16 +13,24 @@
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
 //!    │         identity.rs   certificate and key · failures.rs  failed logins
+//!    │         relaying.rs   what relay/ needs, made of flags and files
+//!    │
+//! relay/       worker.rs     when each letter is tried, and in which thread
+//!    │         attempt.rs    one attempt at one letter
+//!    │         client.rs     the other half of the protocol
+//!    │         route.rs      where the mail for a domain goes · dns.rs  questions
+//!    │         bounce.rs     what the sender is told, pure text
 //!    │
 //! store/       spool.rs      one message to all its mailboxes, for good
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
 //!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
+//!    │         queue.rs      what has to go elsewhere
 //!    │         users.rs, aliases.rs  the files that people write, read
 //!    │
 //! wire/        socket.rs     one absolute deadline
 //!    │         stream.rs     in clear or under TLS
-//!    │         lines.rs      lines in, replies out, close
+//!    │         lines.rs      lines in, replies out, close · replies.rs  the other end
 //!    │         body.rs       dots and line ends of a message, pure
 //!    │         trace.rs      the dialogue, printed
 //!    │
@@ -46,6 +54,7 @@
 
 pub mod config;
 pub mod dialogue;
+pub mod relay;
 pub mod server;
 pub mod smtp;
 pub mod store;

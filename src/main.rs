@@ -11,7 +11,7 @@ use std::thread;
 use ehlo::config::{self, Request};
 use ehlo::server::{BindError, Handle, Server};
 use ehlo::smtp::session::Role;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 const USAGE: u8 = 2;
@@ -56,7 +56,7 @@ fn run() -> Result<(), (u8, String)> {
             (BAD_CONFIGURATION, error.to_string())
         }
     })?;
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
         .map_err(|error| (CANNOT_LISTEN, format!("cannot catch signals: {error}")))?;
     let handle = server.handle();
     thread::spawn(move || wait_for_signals(signals, &handle));
@@ -85,7 +85,7 @@ fn reload(handle: &Handle) {
     }
 }
 
-/// SIGHUP reads the files again. The first of the others begins the shutdown, a
+/// SIGHUP reads the files again, SIGUSR1 tries the queue. The first of the others begins the shutdown, a
 /// second one ends the program at once.
 fn wait_for_signals(mut signals: Signals, handle: &Handle) {
     let mut is_stopping = false;
@@ -96,6 +96,10 @@ fn wait_for_signals(mut signals: Signals, handle: &Handle) {
                 let handle = handle.clone();
                 move || reload(&handle)
             })),
+            SIGUSR1 => {
+                log::info!("trying everything in the queue");
+                handle.try_all_now();
+            }
             _ if is_stopping => std::process::exit(IMPATIENT),
             _ => {
                 is_stopping = true;

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
 mod common;
+#[path = "../examples/retry.rs"]
+#[allow(dead_code, reason = "its `main` is for people")]
+mod retry;
 #[path = "../examples/states.rs"]
 #[allow(dead_code, reason = "its `main` is for people")]
 mod states;
@@ -17,6 +20,7 @@ use std::path::Path;
 use std::thread;
 
 use ehlo::dialogue::{Dialogue, PlayError};
+use ehlo::server::Config;
 
 use common::TestServer;
 use common::markdown::{Fence, Page};
@@ -397,6 +401,30 @@ fn the_state_drawing_is_what_the_state_machine_says() {
         drawing == expected,
         "docs/states.svg is missing or old, this makes it anew:\n\
          cargo run --example states -- --svg > docs/states.svg"
+    );
+}
+
+#[test]
+fn the_retry_table_and_its_drawing_are_what_the_arithmetic_says() {
+    let chapter = Page::read("docs/14-the-queue.md");
+    let printed = chapter.text.split_once("<!-- retry -->").and_then(|(_, rest)| {
+        let (table, _) = rest.split_once("<!-- /retry -->")?;
+        Some(table.trim())
+    });
+    let printed = printed.expect("chapter 14 has the lines <!-- retry --> and <!-- /retry -->");
+    let Config { retry, give_up, .. } = Config::default();
+    let ages = retry::ages(retry, give_up);
+    assert!(ages.len() > 20, "only {} attempts", ages.len());
+    assert_eq!(
+        printed,
+        retry::table(&ages).trim(),
+        "left: chapter 14; put what this prints between its two marks: cargo run --example retry"
+    );
+    let drawing = fs::read_to_string(root().join("docs/retry.svg")).unwrap_or_default();
+    assert!(
+        drawing == retry::svg(&ages).unwrap(),
+        "docs/retry.svg is missing or old, this makes it anew:\n\
+         cargo run --example retry -- --svg > docs/retry.svg"
     );
 }
 

@@ -1,4 +1,5 @@
-//! Pulls the plug under load: what got a 250 is there, whole, for everybody.
+//! Pulls the plug under load: what got a 250 is there, whole, for everybody; or it
+//! gets there, if it has to go elsewhere.
 //!
 //! `EHLO_CRASH_ROUNDS=50 cargo test --test crash` does more rounds than the usual few.
 
@@ -10,22 +11,23 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::files;
+use common::{dns, files, hop, mta};
 
 const SESSIONS: usize = 8;
 const RECIPIENTS: [&str; 3] = ["ann", "bob", "cem"];
 /// The last line of every message: a file without it is not whole.
 const LAST: &str = "the end\n";
 
-fn start(spool: &Path) -> (Child, SocketAddr) {
+fn start(spool: &Path, flags: &[&str]) -> (Child, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ehlo"))
         .args(["--smtp", "127.0.0.1:0", "--spool"])
         .arg(spool)
+        .args(flags)
         .env("RUST_LOG", "error")
         .stdout(Stdio::piped())
         .spawn()
@@ -35,9 +37,14 @@ fn start(spool: &Path) -> (Child, SocketAddr) {
     (child, line.trim().strip_prefix("listening smtp ").unwrap().parse().unwrap())
 }
 
-/// Sends messages until the connection breaks, and gives the ids of those that
-/// got a 250.
-fn send_until_the_end(address: SocketAddr) -> Vec<String> {
+/// How many rounds to do, if not the usual few.
+fn rounds() -> u64 {
+    std::env::var("EHLO_CRASH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap())
+}
+
+/// Sends messages to `to` until the connection breaks, and gives the ids of those
+/// that got a 250.
+fn send_until_the_end(address: SocketAddr, to: &[&str]) -> Vec<String> {
     let mut ids = Vec::new();
     let Ok(tcp) = TcpStream::connect(address) else { return ids };
     let mut lines = BufReader::new(tcp);
@@ -55,15 +62,46 @@ fn send_until_the_end(address: SocketAddr) -> Vec<String> {
     };
     let text = "A line of text.\r\n".repeat(400);
     let message = format!("Subject: x\r\n\r\n{text}{}\r\n.\r\n", LAST.trim_end());
-    let to: String = RECIPIENTS.iter().map(|to| format!("RCPT TO:<{to}@localhost>\r\n")).collect();
+    let count = to.len();
+    let to: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
     if ask("HELO c\r\n", 2).is_none() {
         return ids;
     }
-    while ask(&format!("MAIL FROM:<>\r\n{to}DATA\r\n"), 2 + RECIPIENTS.len()).is_some() {
+    while ask(&format!("MAIL FROM:<>\r\n{to}DATA\r\n"), 2 + count).is_some() {
         let Some(reply) = ask(&message, 1) else { break };
         ids.push(reply.trim().strip_prefix("250 2.6.0 stored as ").unwrap().to_owned());
     }
     ids
+}
+
+/// Sends messages in several sessions, kills the server under them, and gives the
+/// ids of those that got a 250.
+fn load_and_kill(
+    child: &mut Child,
+    address: SocketAddr,
+    sessions: usize,
+    to: &[&str],
+    round: u64,
+) -> Vec<String> {
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..sessions).map(|_| scope.spawn(|| send_until_the_end(address, to))).collect();
+        // Another moment in each round; which one does not matter.
+        thread::sleep(Duration::from_millis(100 + (round * 37) % 100));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+/// A server that is killed when the test ends, whatever its end.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The middle of `seconds.id.host`.
@@ -73,20 +111,14 @@ fn id_of(file: &Path) -> String {
 
 #[test]
 fn whatever_got_a_250_survives_kill_9() {
-    let rounds = std::env::var("EHLO_CRASH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
+    let rounds = rounds();
+    let to = RECIPIENTS.map(|to| format!("{to}@localhost"));
+    let to = to.each_ref().map(String::as_str);
     let spool = tempfile::tempdir().unwrap();
     let mut promised = Vec::new();
     for round in 0..rounds {
-        let (mut child, address) = start(spool.path());
-        let clients: Vec<_> =
-            (0..SESSIONS).map(|_| thread::spawn(move || send_until_the_end(address))).collect();
-        // Another moment in each round; which one does not matter.
-        thread::sleep(Duration::from_millis(100 + (round * 37) % 100));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        for client in clients {
-            promised.extend(client.join().unwrap());
-        }
+        let (mut child, address) = start(spool.path(), &[]);
+        promised.extend(load_and_kill(&mut child, address, SESSIONS, &to, round));
     }
     assert!(promised.len() > 10, "only {} messages: no load", promised.len());
 
@@ -106,4 +138,70 @@ fn whatever_got_a_250_survives_kill_9() {
         }
     }
     println!("{rounds} rounds, {} messages promised", promised.len());
+}
+
+/// The id in the only `Received` field.
+fn id_in(letter: &hop::Letter) -> String {
+    let (_, rest) = letter.text.split_once(" id ").unwrap();
+    rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap().to_owned()
+}
+
+#[test]
+// The next hop has an address of its own, as on Linux all of 127.0.0.0/8 are ours.
+#[cfg(target_os = "linux")]
+fn whatever_got_a_250_gets_to_another_server_through_kill_9() {
+    let net = mta::Net::new();
+    // A slow one, so that there is always a letter under way, at every step.
+    let slow = |moment: hop::Moment| {
+        if matches!(moment.step, hop::Step::Mail | hop::Step::Data | hop::Step::Dot) {
+            thread::sleep(Duration::from_millis(3));
+        }
+        hop::Act::Usual
+    };
+    let next = hop::Hop::start(net.address(1), slow);
+    let zone = net.zone(&["else.example A {1}"]);
+    let dns = dns::DnsServer::start(&[&zone[0]]);
+    let (port, dns) = (net.port.to_string(), dns.address.to_string());
+    let flags = ["--relay", "open", "--relay-port", &port, "--dns", &dns, "--retry", "0.1"];
+
+    let rounds = rounds();
+    let to = ["ann@localhost", "eve@else.example"];
+    let spool = tempfile::tempdir().unwrap();
+    let queue = spool.path().join("queue");
+    let waiting = || {
+        let is_entry = |path: &PathBuf| path.extension().is_some_and(|end| end == "envelope");
+        files(&queue).iter().filter(|path| is_entry(path)).count()
+    };
+    let (mut promised, mut most) = (Vec::new(), 0);
+    for round in 0..rounds {
+        let (mut child, address) = start(spool.path(), &flags);
+        promised.extend(load_and_kill(&mut child, address, SESSIONS / 2, &to, round));
+        most = most.max(waiting());
+    }
+    assert!(promised.len() > 10, "only {} messages: no load", promised.len());
+    assert!(most > 0, "nothing ever waited: nothing was tested");
+    let _last = Running(start(spool.path(), &flags).0);
+    let mut left = waiting();
+    while left > 0 {
+        mta::until("one more is out", || waiting() < left);
+        left = waiting();
+    }
+
+    let letters = next.letters();
+    assert!(letters.iter().all(|letter| letter.text.ends_with(LAST)), "a part was sent");
+    let ids: HashSet<String> = letters.iter().map(id_in).collect();
+    let new = spool.path().join("mail/localhost/ann/new");
+    let here: HashSet<String> = files(&new).iter().map(|name| id_of(name)).collect();
+    for id in &promised {
+        assert!(ids.contains(id), "{id} was not sent");
+        assert!(here.contains(id), "ann has no {id}");
+    }
+    let bad =
+        files(&queue).into_iter().find(|path| path.extension().is_some_and(|end| end == "bad"));
+    assert_eq!(bad, None);
+    println!(
+        "{rounds} rounds, {} messages promised, at most {most} waiting, {} sent twice",
+        promised.len(),
+        letters.len() - ids.len()
+    );
 }

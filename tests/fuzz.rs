@@ -585,7 +585,9 @@ impl Conversation {
                 let line = &input[..taken];
                 let text = line.strip_suffix(b"\r\n").filter(|text| !text.contains(&b'\r'));
                 let step = match text {
-                    _ if taken > COMMAND_LINE_LIMIT => self.session.bad_line(BadLine::TooLong),
+                    _ if taken > COMMAND_LINE_LIMIT => {
+                        self.session.bad_line(BadLine::too_long(line))
+                    }
                     None => self.session.bad_line(BadLine::BareNewline),
                     Some(text) if text.contains(&0) => self.session.bad_line(BadLine::Nul),
                     Some(text) => self.session.line(text),
@@ -598,8 +600,8 @@ impl Conversation {
                 Body::Message { size, taken, .. } if size > MAX_SIZE => (taken, Outcome::TooBig),
                 Body::Message { text, taken, .. } => {
                     let (text, _) = header_by_the_book(&text);
-                    for to in &envelope.recipients {
-                        self.taken.push((to.mailbox.name.clone(), text.clone()));
+                    for mailbox in envelope.mailboxes() {
+                        self.taken.push((mailbox.name.clone(), text.clone()));
                     }
                     (taken, Outcome::Stored("*".to_owned()))
                 }

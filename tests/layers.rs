@@ -14,7 +14,8 @@ use std::path::Path;
 
 /// The rooms of the house, from the roof to the ground. Rooms on one floor do
 /// not know each other.
-const HOUSE: [&[&str]; 5] = [&["main"], &["config"], &["server"], &["store", "wire"], &["smtp"]];
+const HOUSE: [&[&str]; 6] =
+    [&["main"], &["config"], &["server"], &["relay"], &["store", "wire"], &["smtp"]];
 
 /// The floors inside smtp/.
 const SMTP: [&[&str]; 4] = [

@@ -70,6 +70,29 @@ fn a_command_line_without_an_end_is_skipped_and_the_session_goes_on() {
 }
 
 #[test]
+fn an_auth_line_without_an_end_is_skipped_and_the_session_goes_on() {
+    let octets = size(8 * MB, 100 * MB);
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "bob:{PLAIN}secret\n").unwrap();
+    let flags = ["--users", users.to_str().unwrap(), "--allow-plain-auth"];
+    grows_little("an AUTH line without an end", &flags, |server| {
+        let mut client = Client::connect(server.address);
+        assert_eq!(&client.ask("EHLO client.example")[..3], "250");
+        // As a command, and then as a response within an exchange.
+        for (begin, reply) in [("AUTH PLAIN x", None), ("AUTH LOGIN\r\n", Some("334"))] {
+            client.tcp().write_all(begin.as_bytes()).unwrap();
+            if let Some(reply) = reply {
+                assert_eq!(&client.reply()[..3], reply);
+            }
+            send(&client, &[b'A'; 50_000], octets);
+            assert_eq!(&client.ask("")[..9], "500 5.5.6");
+        }
+        assert_eq!(&client.ask("NOOP")[..3], "250");
+    });
+}
+
+#[test]
 fn a_line_of_a_message_without_an_end_goes_to_disk_and_not_to_memory() {
     let octets = size(8 * MB, 100 * MB);
     let limit = (2 * octets).to_string();

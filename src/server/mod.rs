@@ -24,7 +24,8 @@
 //! ```
 //!
 //! Read in this order: [`listener`], [`clients`], [`threads`], [`connection`], [`receive`];
-//! then [`identity`] and [`failures`].
+//! then [`identity`], [`failures`] and
+//! [`relaying`].
 //!
 //! Book: docs/08-threads.md.
 
@@ -34,6 +35,7 @@ pub mod failures;
 pub mod identity;
 pub mod listener;
 pub mod receive;
+pub mod relaying;
 pub mod threads;
 
 use std::fmt::{self, Debug, Display, Formatter};
@@ -48,13 +50,15 @@ use std::time::{Duration, Instant};
 
 use native_tls::TlsAcceptor;
 
+use crate::relay::attempt::Courier;
+use crate::relay::worker::{self, Schedule};
 use crate::server::clients::Clients;
 use crate::server::connection::random_octets;
 use crate::server::failures::Failures;
 use crate::server::threads::Threads;
 use crate::smtp::credentials::Users;
 use crate::smtp::session::Role;
-use crate::smtp::site::{self, Site};
+use crate::smtp::site::{self, Relay, Site};
 use crate::store::aliases;
 use crate::store::spool::Spool;
 use crate::store::users::{self, warn_if_readable_by_others};
@@ -106,20 +110,23 @@ pub struct Config {
     pub max_per_client: usize,
     /// How long a command, a write, or 64 KiB of a message may take.
     pub timeout: Duration,
+    /// The server that takes all mail for others, name and port; `None` to ask DNS
+    /// for each domain.
+    pub smarthost: Option<(String, u16)>,
+    /// Who we are there: a file with `user:password`.
+    pub smarthost_login: Option<PathBuf>,
+    /// One more authority that may vouch for it, in PEM form.
+    pub smarthost_ca: Option<PathBuf>,
+    /// The DNS server to ask; `None` for the first of `/etc/resolv.conf`.
+    pub dns: Option<SocketAddr>,
+    /// The port of next hops found by DNS.
+    pub relay_port: u16,
+    /// How long after the first attempt the second one is.
+    pub retry: Duration,
+    /// How old a letter gets before its sender is told that it did not get there.
+    pub give_up: Duration,
     /// Print every dialogue to standard error.
     pub trace: bool,
-}
-
-/// Whose mail for other servers is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relay {
-    /// Nobody's.
-    Nobody,
-    /// That of users who have logged in.
-    Authenticated,
-    /// Everybody's, on loopback addresses only: an open relay serves those who
-    /// send unwanted mail, and is found within hours.
-    Everybody,
 }
 
 impl Default for Config {
@@ -143,6 +150,13 @@ impl Default for Config {
             max_connections: 1000,
             max_per_client: 100,
             timeout: Duration::from_secs(300),
+            smarthost: None,
+            smarthost_login: None,
+            smarthost_ca: None,
+            dns: None,
+            relay_port: 25,
+            retry: Duration::from_secs(300),
+            give_up: Duration::from_secs(5 * 24 * 3600),
             trace: false,
         }
     }
@@ -153,6 +167,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(Role, TcpListener)>,
+    courier: Arc<Courier>,
     handle: Handle,
 }
 
@@ -169,7 +184,9 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Shared {
     /// Where messages go.
-    pub spool: Spool,
+    pub spool: Arc<Spool>,
+    /// What goes on to other servers, and when.
+    pub schedule: Arc<Schedule>,
     /// Who is connected.
     pub clients: Arc<Clients>,
     /// What serves them.
@@ -241,6 +258,7 @@ impl Server {
     pub fn bind(config: Config) -> Result<Server, BindError> {
         check(&config).map_err(BindError::Configuration)?;
         let files = read_files(&config, random_octets()).map_err(BindError::Configuration)?;
+        let smarthost = relaying::smarthost(&config).map_err(BindError::Configuration)?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for (role, wanted) in [
@@ -263,7 +281,8 @@ impl Server {
             log::warn!("passwords are taken in clear: everybody on the way can read them");
         }
         let shared = Shared {
-            spool,
+            spool: Arc::new(spool),
+            schedule: Arc::default(),
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
             threads: Arc::default(),
             failures: Failures::default(),
@@ -273,8 +292,11 @@ impl Server {
             reloading: Mutex::new(()),
             stopping: AtomicBool::new(false),
         };
-        let handle = Handle { addresses, config: Arc::new(config), shared: Arc::new(shared) };
-        Ok(Server { listeners, handle })
+        let shared = Arc::new(shared);
+        let listening = addresses.iter().map(|(_, address)| *address).collect();
+        let courier = relaying::courier(&config, smarthost, listening, &shared);
+        let handle = Handle { addresses, config: Arc::new(config), shared };
+        Ok(Server { listeners, courier: Arc::new(courier), handle })
     }
 
     /// Where the server listens and in which role, with the real ports: first
@@ -288,20 +310,27 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves clients until [`Handle::shutdown`], one thread for each. Returns
-    /// when the last client is gone, or 10 seconds after the shutdown began.
+    /// Serves clients until [`Handle::shutdown`], one thread for each, and carries on
+    /// what waits in the queue. Returns when the last client is gone and no letter is
+    /// under way, or 10 seconds after the shutdown began.
     pub fn run(self) {
         let shared = &self.handle.shared;
         thread::scope(|scope| {
+            scope.spawn(|| worker::run(&shared.schedule, &self.courier));
             for (role, listener) in &self.listeners {
                 scope.spawn(|| listener::accept(listener, *role, shared));
             }
         });
         // New clients find the ports closed while the others are seen out.
         drop(self.listeners);
+        let end = Instant::now() + DRAIN_TIME;
         let left = shared.clients.drain(DRAIN_TIME);
         if left > 0 {
             log::warn!("{left} clients were still busy and are cut off");
+        }
+        let left = shared.schedule.drain(end.saturating_duration_since(Instant::now()));
+        if left > 0 {
+            log::warn!("{left} letters were under way; they stay in the queue");
         }
     }
 }
@@ -366,6 +395,7 @@ fn read_files(config: &Config, process_secret: [u8; 32]) -> Result<Files, String
     site.max_recipients = config.max_recipients;
     site.allow_plain_auth = config.allow_plain_auth;
     site.users = users;
+    site.relay = config.relay;
     if let Some(path) = &config.aliases {
         let entries = aliases::parse(&read(path)?)
             .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.why))?;
@@ -393,6 +423,11 @@ impl Handle {
         Ok(())
     }
 
+    /// Tries everything in the queue now, whatever its time.
+    pub fn try_all_now(&self) {
+        self.shared.schedule.try_all_now();
+    }
+
     /// Begins the shutdown: no more clients, a message in hand is finished, all
     /// others are told 421. Returns at once; [`Server::run`] returns when it is
     /// done. A second call changes nothing.
@@ -400,6 +435,7 @@ impl Handle {
         if self.shared.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.shared.schedule.stop();
         // The listeners block in `accept`: one connection each wakes them. Where we
         // have no descriptor left for that, clients that leave give some back.
         let start = Instant::now();

@@ -18,6 +18,7 @@ use crate::smtp::session::{Envelope, Outcome, Role, Session};
 use crate::smtp::text::printable;
 use crate::store::draft::Draft;
 use crate::store::header::Field;
+use crate::store::queue::Letter;
 use crate::store::spool::MessageName;
 use crate::store::trace::{TraceFields, date};
 use crate::wire::body::{Piece, Unstuffer};
@@ -94,7 +95,7 @@ pub fn receive(
     wire.end_message(unstuffer.octets());
     Ok(match draft {
         Ok(draft) if draft.received_fields() > RECEIVED_LIMIT => Outcome::Loop,
-        Ok(draft) => store(draft, &name, envelope, client, shared),
+        Ok(draft) => store(draft, &name, when, envelope, client, shared),
         Err(outcome) => outcome,
     })
     .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), envelope, client))
@@ -104,13 +105,25 @@ pub fn receive(
 fn store(
     draft: Draft,
     name: &MessageName,
+    when: Timestamp,
     envelope: &Envelope,
     client: &Client,
     shared: &Shared,
 ) -> Outcome {
-    let mailboxes: Vec<_> = envelope.recipients.iter().map(|to| &to.mailbox).collect();
-    match shared.spool.deliver(draft, name, &mailboxes) {
-        Ok(()) => Outcome::Stored(name.id.clone()),
+    let letter = Letter {
+        reverse_path: envelope.reverse_path.clone(),
+        smtputf8: envelope.smtputf8,
+        recipients: envelope.elsewhere().into_iter().cloned().collect(),
+        arrived: when,
+    };
+    let elsewhere = Some(&letter).filter(|letter| !letter.recipients.is_empty());
+    match shared.spool.deliver(draft, name, &envelope.mailboxes(), elsewhere) {
+        Ok(()) => {
+            if elsewhere.is_some() {
+                shared.schedule.arrived(shared.spool.queue(), &name.id);
+            }
+            Outcome::Stored(name.id.clone())
+        }
         Err(error) => fault(&error, name, client),
     }
 }
@@ -132,5 +145,5 @@ fn log_outcome(outcome: &Outcome, octets: u64, envelope: &Envelope, client: &Cli
         Outcome::Stored(id) => format!("stored {id}"),
         refused => format!("refused ({refused:?})"),
     };
-    log::info!("{client}: {what}: {octets} octets from {from}, mailboxes: {count}");
+    log::info!("{client}: {what}: {octets} octets from {from}, recipients: {count}");
 }

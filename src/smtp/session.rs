@@ -17,11 +17,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, Mail};
 use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::sasl::{self, Exchange, Mechanism, Progress};
-use crate::smtp::site::{LocalMailbox, Site};
+use crate::smtp::site::{Destination, LocalMailbox, Site};
 use crate::smtp::text::printable;
 
 /// How many 5yz replies a client may collect between two messages that were
@@ -75,7 +75,7 @@ pub enum Role {
 pub struct Envelope {
     /// Where errors are reported to.
     pub reverse_path: ReversePath,
-    /// One entry for each mailbox, however many addresses led to it.
+    /// One entry for each destination, however many addresses led to it.
     pub recipients: Vec<Recipient>,
     /// The client said SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
@@ -86,8 +86,8 @@ pub struct Envelope {
 pub struct Recipient {
     /// The address as the client gave it, parsed.
     pub address: ForwardPath,
-    /// The mailbox it leads to.
-    pub mailbox: LocalMailbox,
+    /// Where it leads.
+    pub destination: Destination,
 }
 
 /// The answer to one line, and what follows it.
@@ -138,6 +138,8 @@ pub enum Farewell {
 pub enum BadLine {
     /// Longer than the limit; the rest was skipped.
     TooLong,
+    /// The same, and it began with AUTH (RFC 4954 section 4 has a code for that).
+    AuthTooLong,
     /// It ends in LF alone, or a CR stands alone in it.
     BareNewline,
     /// It holds a NUL.
@@ -337,6 +339,7 @@ impl Session {
         self.may_see_password |= self.site.users.is_some();
         let step = match why {
             BadLine::TooLong if was_auth => step(reply::auth_line_too_long(), Next::Command),
+            BadLine::AuthTooLong => step(reply::auth_line_too_long(), Next::Command),
             BadLine::TooLong => step(reply::line_too_long(), Next::Command),
             BadLine::BareNewline => step(reply::bare_newline(), Next::Command),
             BadLine::Nul => step(reply::nul_in_command(), Next::Command),
@@ -620,16 +623,17 @@ impl Session {
 
     /// Adds a recipient to the transaction, or says why not.
     fn recipient(&self, mut envelope: Envelope, address: ForwardPath) -> (State, Step) {
-        let reply = match self.site.mailboxes(&address, self.connected_to) {
+        let is_user = self.user.is_some();
+        let reply = match self.site.destinations(&address, self.connected_to, is_user) {
             _ if address.needs_smtputf8() && !envelope.smtputf8 => reply::needs_smtputf8(),
             Err(refusal) => refusal,
-            Ok(mut mailboxes) => {
+            Ok(mut destinations) => {
                 // The second address of a mailbox is welcome, and brings no second copy.
-                mailboxes.retain(|mailbox| !envelope.has(mailbox));
+                destinations.retain(|destination| !envelope.has(destination));
                 let room = self.site.max_recipients.saturating_sub(envelope.recipients.len());
-                match mailboxes.len() <= room {
+                match destinations.len() <= room {
                     true => {
-                        envelope.add(&address, mailboxes);
+                        envelope.add(&address, destinations);
                         reply::recipient_ok()
                     }
                     false => reply::too_many_recipients(),
@@ -665,9 +669,19 @@ impl Session {
 }
 
 impl Envelope {
-    fn add(&mut self, address: &ForwardPath, mailboxes: Vec<LocalMailbox>) {
-        let recipient = |mailbox| Recipient { address: address.clone(), mailbox };
-        self.recipients.extend(mailboxes.into_iter().map(recipient));
+    fn add(&mut self, address: &ForwardPath, destinations: Vec<Destination>) {
+        let recipient = |destination| Recipient { address: address.clone(), destination };
+        self.recipients.extend(destinations.into_iter().map(recipient));
+    }
+
+    /// The mailboxes of this server among the destinations.
+    pub fn mailboxes(&self) -> Vec<&LocalMailbox> {
+        self.recipients.iter().filter_map(|to| to.destination.mailbox()).collect()
+    }
+
+    /// The addresses at other servers among the destinations.
+    pub fn elsewhere(&self) -> Vec<&Mailbox> {
+        self.recipients.iter().filter_map(|to| to.destination.address()).collect()
     }
 
     /// The address of the recipients, if they were all reached by a single one.
@@ -676,8 +690,8 @@ impl Envelope {
         rest.iter().all(|other| other.address == first.address).then_some(&first.address)
     }
 
-    fn has(&self, mailbox: &LocalMailbox) -> bool {
-        self.recipients.iter().any(|recipient| recipient.mailbox == *mailbox)
+    fn has(&self, destination: &Destination) -> bool {
+        self.recipients.iter().any(|recipient| recipient.destination == *destination)
     }
 }
 
@@ -701,10 +715,17 @@ fn receive(envelope: Envelope) -> (State, Step) {
     (State::Ready, step(reply::send_message(), Next::Message(envelope)))
 }
 
+impl BadLine {
+    /// A line that is too long, of which this is the start.
+    pub fn too_long(start: &[u8]) -> BadLine {
+        if is_auth(start) { BadLine::AuthTooLong } else { BadLine::TooLong }
+    }
+}
+
 impl Display for BadLine {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         f.write_str(match self {
-            BadLine::TooLong => "a line that is too long",
+            BadLine::TooLong | BadLine::AuthTooLong => "a line that is too long",
             BadLine::BareNewline => "a line with a bare CR or LF",
             BadLine::Nul => "a line with a NUL",
             BadLine::Tls => "the beginning of a TLS handshake",

@@ -41,13 +41,15 @@ pub struct Site {
     pub allow_plain_auth: bool,
     /// Who may log in; `None` where nobody can.
     pub users: Option<Users>,
+    /// Whose mail for other servers is taken.
+    pub relay: Relay,
     /// The first of our domains: where a bare `<postmaster>` lives.
     home: String,
     /// All our domains, as [`ascii_domain`] spells them.
     domains: BTreeSet<String>,
     mailboxes: Mailboxes,
     /// By name, `name` or `name@domain`: what an alias stands for in the end.
-    aliases: BTreeMap<String, Expansion>,
+    aliases: BTreeMap<String, Vec<Destination>>,
 }
 
 /// Which names are mailboxes.
@@ -61,11 +63,26 @@ enum Mailboxes {
     Whole(BTreeSet<String>),
 }
 
-/// What an alias stands for, with no alias left in it.
-#[derive(Debug, Clone, Default)]
-struct Expansion {
-    here: Vec<LocalMailbox>,
-    elsewhere: Vec<Mailbox>,
+/// Where a letter goes for one of its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Into a mailbox of this server.
+    Here(LocalMailbox),
+    /// To another server. The domain is in lower case, so that two spellings of one
+    /// address are the same.
+    Elsewhere(Mailbox),
+}
+
+/// Whose mail for other servers is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// Nobody's. An alias that leads elsewhere is refused as well.
+    Nobody,
+    /// That of users who have logged in.
+    Authenticated,
+    /// Everybody's, on loopback addresses only: an open relay serves those who
+    /// send unwanted mail, and is found within hours.
+    Everybody,
 }
 
 /// Another name for mailboxes, here or elsewhere.
@@ -139,6 +156,7 @@ impl Site {
             has_tls: false,
             allow_plain_auth: false,
             users: None,
+            relay: Relay::Authenticated,
             home: fold(home),
             domains,
             mailboxes,
@@ -146,26 +164,44 @@ impl Site {
         }
     }
 
-    /// The mailboxes that a recipient leads to, at least one, or the reply that
-    /// refuses it. `connected_to` is our own address that the client chose.
-    pub fn mailboxes(
+    /// Where a recipient leads, at least one destination, or the reply that refuses
+    /// it. `connected_to` is our own address that the client chose, `is_user` is
+    /// whether it has logged in.
+    pub fn destinations(
         &self,
         to: &ForwardPath,
         connected_to: IpAddr,
-    ) -> Result<Vec<LocalMailbox>, Reply> {
+        is_user: bool,
+    ) -> Result<Vec<Destination>, Reply> {
         let (local_part, domain) = match to {
             ForwardPath::Postmaster => (POSTMASTER, self.home.clone()),
             ForwardPath::Mailbox(mailbox) => {
-                let domain = self.local_domain(&mailbox.domain, connected_to);
-                (mailbox.local_part.as_str(), domain.ok_or_else(reply::relaying_denied)?)
+                match self.local_domain(&mailbox.domain, connected_to) {
+                    Some(domain) => (mailbox.local_part.as_str(), domain),
+                    None if self.may_relay(is_user) => return Ok(vec![elsewhere(mailbox)]),
+                    None => return Err(reply::relaying_denied()),
+                }
             }
         };
-        let expansion = self.expand(local_part, &domain).ok_or_else(reply::no_such_mailbox)?;
-        // Part of an alias elsewhere means all of it is refused: a letter that
-        // gets a 250 must reach everybody it was meant for.
-        match expansion.elsewhere.is_empty() {
-            true => Ok(expansion.here),
-            false => Err(reply::relaying_denied()),
+        let found = self.expand(local_part, &domain).ok_or_else(reply::no_such_mailbox)?;
+        // Who made the alias wants its mail to go there, whoever sent it. Part of it
+        // denied means all of it refused: a letter that gets a 250 must reach
+        // everybody it was meant for.
+        let is_denied = |to: &Destination| {
+            self.relay == Relay::Nobody && matches!(to, Destination::Elsewhere(_))
+        };
+        match found.iter().any(is_denied) {
+            true => Err(reply::relaying_denied()),
+            false => Ok(found),
+        }
+    }
+
+    /// Whether a client may send to other servers.
+    fn may_relay(&self, is_user: bool) -> bool {
+        match self.relay {
+            Relay::Nobody => false,
+            Relay::Authenticated => is_user,
+            Relay::Everybody => true,
         }
     }
 
@@ -183,8 +219,10 @@ impl Site {
             }
             None => LocalMailbox { domain: self.home.clone(), name: user.to_owned() },
         };
-        let leads_to_it = |all: Option<Expansion>| all.is_some_and(|all| all.here.contains(&own));
         let is_own = |name: &str| self.mailbox(name, &domain).as_ref() == Some(&own);
+        let own_mailbox = Destination::Here(own.clone());
+        let leads_to_it =
+            |all: Option<Vec<Destination>>| all.is_some_and(|all| all.contains(&own_mailbox));
         let exact = from.local_part.to_ascii_lowercase();
         let base = exact.split_once('+').map_or(exact.as_str(), |(base, _)| base);
         match self.alias(&exact, &domain) {
@@ -217,8 +255,12 @@ impl Site {
     }
 
     /// What an alias stands for once all aliases in it are followed.
-    fn follow(&self, alias: &Alias, all: &BTreeMap<String, &Alias>) -> Result<Expansion, String> {
-        let mut expansion = Expansion::default();
+    fn follow(
+        &self,
+        alias: &Alias,
+        all: &BTreeMap<String, &Alias>,
+    ) -> Result<Vec<Destination>, String> {
+        let mut expansion = Vec::new();
         // Each entry knows the aliases it came through, to tell a loop from two
         // ways to the same mailbox.
         let mut open = vec![(alias, vec![key(&alias.name, alias.domain.as_deref())])];
@@ -230,7 +272,10 @@ impl Site {
                     Target::Mailbox(mailbox) => match self.local_name(&mailbox.domain) {
                         Some(domain) => (mailbox.local_part.to_ascii_lowercase(), domain),
                         None => {
-                            expansion.elsewhere.push(mailbox.clone());
+                            let address = elsewhere(mailbox);
+                            if !expansion.contains(&address) {
+                                expansion.push(address);
+                            }
                             continue;
                         }
                     },
@@ -251,9 +296,9 @@ impl Site {
                         return Err(format!("the alias {name} leads back to itself"));
                     }
                     Some((next, key)) => open.push((next, [way.as_slice(), &[key]].concat())),
-                    None => match self.mailbox(name, &domain) {
-                        Some(mailbox) if expansion.here.contains(&mailbox) => {}
-                        Some(mailbox) => expansion.here.push(mailbox),
+                    None => match self.mailbox(name, &domain).map(Destination::Here) {
+                        Some(mailbox) if expansion.contains(&mailbox) => {}
+                        Some(mailbox) => expansion.push(mailbox),
                         None => return Err(format!("{name}@{domain} is no mailbox here")),
                     },
                 }
@@ -281,10 +326,10 @@ impl Site {
     }
 
     /// What a local-part at one of our domains stands for.
-    fn expand(&self, local_part: &str, domain: &str) -> Option<Expansion> {
+    fn expand(&self, local_part: &str, domain: &str) -> Option<Vec<Destination>> {
         let exact = local_part.to_ascii_lowercase();
         let name = self.meant(&exact, domain, |name| self.alias(name, domain).is_some());
-        let here = |mailbox| Expansion { here: vec![mailbox], elsewhere: Vec::new() };
+        let here = |mailbox| vec![Destination::Here(mailbox)];
         self.alias(name, domain).or_else(|| self.mailbox(name, domain).map(here))
     }
 
@@ -302,7 +347,7 @@ impl Site {
         }
     }
 
-    fn alias(&self, name: &str, domain: &str) -> Option<Expansion> {
+    fn alias(&self, name: &str, domain: &str) -> Option<Vec<Destination>> {
         let whole = self.aliases.get(&key(name, Some(domain)));
         whole.or_else(|| self.aliases.get(&key(name, None))).cloned()
     }
@@ -324,6 +369,33 @@ impl Site {
     }
 }
 
+impl Destination {
+    /// The mailbox, if it is one of ours.
+    pub fn mailbox(&self) -> Option<&LocalMailbox> {
+        match self {
+            Destination::Here(mailbox) => Some(mailbox),
+            Destination::Elsewhere(_) => None,
+        }
+    }
+
+    /// The address, if it is another server's.
+    pub fn address(&self) -> Option<&Mailbox> {
+        match self {
+            Destination::Here(_) => None,
+            Destination::Elsewhere(address) => Some(address),
+        }
+    }
+}
+
+/// An address at another server, in one spelling.
+fn elsewhere(mailbox: &Mailbox) -> Destination {
+    let domain = match &mailbox.domain {
+        Domain::Name(name) => Domain::Name(name.to_ascii_lowercase()),
+        Domain::Literal(address) => Domain::Literal(*address),
+    };
+    Destination::Elsewhere(Mailbox { local_part: mailbox.local_part.clone(), domain })
+}
+
 /// How aliases are looked up: `name@domain`, or `name@` for all of our domains.
 fn key(name: &str, domain: Option<&str>) -> String {
     format!("{name}@{}", domain.unwrap_or_default())
@@ -341,11 +413,18 @@ mod tests {
 
     /// `name at domain`, or the code of the refusal.
     fn look_up(site: &Site, path: &str) -> String {
+        look_up_for(site, path, false)
+    }
+
+    fn look_up_for(site: &Site, path: &str, is_user: bool) -> String {
         let (to, _) = ForwardPath::parse(path).unwrap();
-        match site.mailboxes(&to, HERE) {
-            Ok(mailboxes) => {
-                let all = mailboxes.iter().map(|one| format!("{} at {}", one.name, one.domain));
-                all.collect::<Vec<_>>().join(", ")
+        match site.destinations(&to, HERE, is_user) {
+            Ok(destinations) => {
+                let shown = |to: &Destination| match to {
+                    Destination::Here(one) => format!("{} at {}", one.name, one.domain),
+                    Destination::Elsewhere(address) => format!("{address} elsewhere"),
+                };
+                destinations.iter().map(shown).collect::<Vec<_>>().join(", ")
             }
             Err(reply) => format!("{} {}", reply.code(), reply.enhanced().unwrap()),
         }
@@ -380,6 +459,20 @@ mod tests {
         let site = site(None);
         for path in ["<ann@else.example>", "<ann@[127.0.0.2]>", "<ann@sub.host.example>"] {
             assert_eq!(look_up(&site, path), "550 5.7.1", "{path}");
+        }
+    }
+
+    #[test]
+    fn who_may_relay_is_the_choice_of_the_operator() {
+        let mut site = site(None);
+        for (relay, stranger, user) in [
+            (Relay::Nobody, "550 5.7.1", "550 5.7.1"),
+            (Relay::Authenticated, "550 5.7.1", "Ann@else.example elsewhere"),
+            (Relay::Everybody, "Ann@else.example elsewhere", "Ann@else.example elsewhere"),
+        ] {
+            site.relay = relay;
+            assert_eq!(look_up_for(&site, "<Ann@ELSE.example>", false), stranger);
+            assert_eq!(look_up_for(&site, "<Ann@ELSE.example>", true), user);
         }
     }
 
@@ -446,8 +539,12 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_that_leads_elsewhere_is_refused_as_a_whole() {
-        let site = with_aliases(vec![alias(1, "all", &["ann", "x@else.example"])]).unwrap();
+    fn an_alias_may_lead_elsewhere_or_is_refused_as_a_whole() {
+        let to = ["ann", "x@else.example", "x@ELSE.example"];
+        let mut site = with_aliases(vec![alias(1, "all", &to)]).unwrap();
+        let both = "ann at host.example, x@else.example elsewhere";
+        assert_eq!(look_up(&site, "<all@host.example>"), both);
+        site.relay = Relay::Nobody;
         assert_eq!(look_up(&site, "<all@host.example>"), "550 5.7.1");
     }
 

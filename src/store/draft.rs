@@ -10,11 +10,11 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::store::disk::create_file;
+use crate::store::disk::{create_file, link, remove_file, rename};
 use crate::store::header::{Field, Header};
 
 /// Room for a short letter in one write; a long one takes few.
@@ -72,13 +72,18 @@ impl Draft {
         self.file.get_ref().sync_all()
     }
 
+    /// The file from its beginning; complete after [`Draft::sync`].
+    pub fn reader(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     /// Gives the file the name `to`. Where two places cannot share a file it is
     /// copied, first to `temporary`, which has to be on the same file system as
     /// `to`. The name is on disk when its folder is, which is left to the caller.
     pub fn put(&mut self, by: Way, to: &Path, temporary: &Path) -> io::Result<()> {
         let named = match by {
-            Way::Link => fs::hard_link(&self.path, to),
-            Way::Move => fs::rename(&self.path, to),
+            Way::Link => link(&self.path, to),
+            Way::Move => rename(&self.path, to),
         };
         match named {
             Err(error) if cannot_share(&error) => self.copy(to, temporary),
@@ -93,11 +98,11 @@ impl Draft {
     fn copy(&self, to: &Path, temporary: &Path) -> io::Result<()> {
         let copy = || -> io::Result<()> {
             let mut file = create_file(temporary)?;
-            io::copy(&mut File::open(&self.path)?, &mut file)?;
+            io::copy(&mut self.reader()?, &mut file)?;
             file.sync_all()?;
-            fs::rename(temporary, to)
+            rename(temporary, to)
         };
-        copy().inspect_err(|_| drop(fs::remove_file(temporary)))
+        copy().inspect_err(|_| drop(remove_file(temporary)))
     }
 }
 
@@ -114,7 +119,7 @@ impl Drop for Draft {
         if self.is_moved {
             return;
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = remove_file(&self.path) {
             log::warn!("{} stays behind: {error}", self.path.display());
         }
     }
@@ -123,6 +128,7 @@ impl Drop for Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn draft(folder: &Path) -> Draft {

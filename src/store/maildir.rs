@@ -9,11 +9,10 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::store::disk::{make_folder, sync_folder};
+use crate::store::disk::{make_folder, remove_file, sync_folder};
 use crate::store::draft::{Draft, Way};
 
 /// What makes a folder a Maildir.
@@ -47,12 +46,13 @@ pub fn deliver(draft: &mut Draft, by: Way, maildir: &Path, name: &str) -> io::Re
 /// Takes a delivery back, as far as it can be: what stays is a duplicate once
 /// the client tries again, never a loss.
 pub fn take_back(maildir: &Path, name: &str) {
-    let _ = fs::remove_file(maildir.join("new").join(name));
+    let _ = remove_file(&maildir.join("new").join(name));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn names(folder: &Path) -> Vec<String> {

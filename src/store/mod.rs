@@ -1,7 +1,7 @@
 //! Messages on disk, so that they stay there.
 //!
 //! This folder knows files, links and `fsync`. It does not know how a message
-//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`];
+//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`], [`queue`];
 //! [`trace`], [`header`] and [`folder`] are pure text, and so are the two files
 //! that people write, [`users`] and [`aliases`].
 
@@ -11,6 +11,7 @@ pub mod draft;
 pub mod folder;
 pub mod header;
 pub mod maildir;
+pub mod queue;
 pub mod spool;
 pub mod trace;
 pub mod users;

@@ -3,12 +3,14 @@
 //! ```text
 //! spool/tmp/                                   messages being received
 //! spool/mail/<domain>/<mailbox>/{tmp,new,cur}  a Maildir for each mailbox
+//! spool/queue/                                 what still has to go elsewhere
 //! ```
 //!
-//! In: a draft and its mailboxes. Out: either the message is in all of them,
-//! and survives a power cut, or it is in none. The order is: the file synced,
-//! then a name in each `new/` and that folder synced, the last of them in the
-//! place of the temporary one. Only then may the client be told 250.
+//! In: a draft and its recipients. Out: either the message is in all mailboxes
+//! and in the queue, and survives a power cut, or it is nowhere. The order is: the
+//! file synced, then a name in each `new/` and that folder synced, then the entry
+//! in the queue; the last name in the place of the temporary one. Only then may
+//! the client be told 250.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -24,11 +26,12 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
-use crate::store::disk::{make_folder, sync_folder};
+use crate::store::disk::{make_folder, remove_file, sync_folder};
 use crate::store::draft::{Draft, Way};
 use crate::store::folder::folder;
 use crate::store::header::Field;
 use crate::store::maildir;
+use crate::store::queue::{Letter, Queue, is_id, is_number};
 
 /// A draft this old belongs to a server that is gone (the Maildir rules say 36 hours).
 const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
@@ -44,6 +47,7 @@ const HOSTNAME_LIMIT: usize = 128;
 pub struct Spool {
     tmp: PathBuf,
     mail: PathBuf,
+    queue: Queue,
     /// Stands at the end of file names: several hosts may share a Maildir.
     hostname: String,
     /// Our process id; asking for it is a system call.
@@ -70,6 +74,7 @@ impl Spool {
         let spool = Spool {
             tmp: root.join("tmp"),
             mail: root.join("mail"),
+            queue: Queue::new(root),
             hostname: hostname.chars().take(HOSTNAME_LIMIT).collect(),
             process: process::id(),
             count: AtomicU64::new(0),
@@ -86,6 +91,7 @@ impl Spool {
         spool.make_folders()?;
         spool.try_to_write()?;
         spool.sweep(SystemTime::now())?;
+        spool.queue.sweep(SystemTime::now())?;
         Ok(spool)
     }
 
@@ -126,25 +132,39 @@ impl Spool {
         }
     }
 
-    /// Delivers a draft to every mailbox, for good; or to none. Each mailbox
-    /// may be named once.
+    /// What still has to go elsewhere.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Delivers a draft to every mailbox, and as a letter to the queue, for good;
+    /// or to none. Each mailbox may be named once.
     pub fn deliver(
         &self,
         mut draft: Draft,
         name: &MessageName,
         mailboxes: &[&LocalMailbox],
+        elsewhere: Option<&Letter>,
     ) -> io::Result<()> {
         draft.sync()?;
-        for (done, mailbox) in mailboxes.iter().enumerate() {
-            let by = if done + 1 == mailboxes.len() { Way::Move } else { Way::Link };
-            if let Err(error) = self.deliver_to(&mut draft, by, name, mailbox) {
-                for mailbox in mailboxes.iter().take(done) {
-                    maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
-                }
-                return Err(error);
+        let names = mailboxes.len() + usize::from(elsewhere.is_some());
+        let mut done = 0;
+        let mut deliver = || {
+            for mailbox in mailboxes {
+                let by = if done + 1 == names { Way::Move } else { Way::Link };
+                self.deliver_to(&mut draft, by, name, mailbox)?;
+                done += 1;
             }
-        }
-        Ok(())
+            match elsewhere {
+                Some(letter) => self.queue.commit(&mut draft, &name.id, letter),
+                None => Ok(()),
+            }
+        };
+        deliver().inspect_err(|_| {
+            for mailbox in mailboxes.iter().take(done) {
+                maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
+            }
+        })
     }
 
     fn deliver_to(
@@ -177,7 +197,8 @@ impl Spool {
         for folder in [&self.tmp, &self.mail] {
             make_folder(folder)?;
         }
-        self.tmp.parent().map_or(Ok(()), sync_folder)
+        // The last one syncs their parent, which is the same for all three.
+        self.queue.make()
     }
 
     /// Better to find out at the start than at the first message.
@@ -203,7 +224,7 @@ impl Spool {
             if now.duration_since(modified).unwrap_or_default() > LEFTOVER_AGE {
                 let path = entry.path();
                 log::info!("removing a message that was never complete: {}", path.display());
-                if let Err(error) = fs::remove_file(&path) {
+                if let Err(error) = remove_file(&path) {
                     log::warn!("cannot remove {}: {error}", path.display());
                 }
             }
@@ -219,13 +240,11 @@ impl Spool {
 
 /// Whether a file is called as [`Spool::name`] calls them.
 fn is_draft_name(name: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     let mut parts = name.splitn(3, '.');
     let (Some(seconds), Some(id), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    let numbers = id.strip_prefix('M').map(|rest| rest.split(['P', 'Q']));
-    is_number(seconds) && numbers.is_some_and(|mut numbers| numbers.all(is_number))
+    is_number(seconds) && is_id(id)
 }
 
 #[cfg(test)]
@@ -259,7 +278,7 @@ mod tests {
         let mut draft = spool.draft(&name, "Return-Path: <>\n", &[])?;
         draft.write(b"\nhello\n")?;
         let mailboxes: Vec<_> = to.iter().map(|name| mailbox(name)).collect();
-        spool.deliver(draft, &name, &mailboxes.iter().collect::<Vec<_>>())?;
+        spool.deliver(draft, &name, &mailboxes.iter().collect::<Vec<_>>(), None)?;
         Ok(name)
     }
 

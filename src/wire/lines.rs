@@ -260,7 +260,7 @@ impl Wire {
 /// `line` without its CR LF, if it is one that may be run.
 fn whole_line(line: &[u8], limit: usize) -> Result<&[u8], LineError> {
     if line.len() > limit {
-        return Err(LineError::Bad(BadLine::TooLong));
+        return Err(LineError::Bad(BadLine::too_long(line)));
     }
     // CR LF and nothing else ends a line (RFC 5321 section 2.3.8).
     match line.strip_suffix(b"\r\n") {

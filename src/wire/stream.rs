@@ -10,7 +10,7 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
+use native_tls::{HandshakeError, TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::wire::socket::Socket;
 
@@ -52,14 +52,15 @@ impl Stream {
             Ok(_) => return Err(TlsError::NotTls),
             Err(error) => return Err(TlsError::Handshake(error.to_string())),
         }
-        match acceptor.accept(socket) {
-            Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
-            Err(HandshakeError::Failure(error)) => Err(TlsError::Handshake(error.to_string())),
-            // The socket never says "try again"; a blocking one has no reason to.
-            Err(HandshakeError::WouldBlock(_)) => {
-                Err(TlsError::Handshake("interrupted".to_owned()))
-            }
-        }
+        encrypted(acceptor.accept(socket))
+    }
+
+    /// The other half: begins a handshake with a server called `host`, at most
+    /// until the socket's deadline. Whether its certificate has to be valid, and
+    /// for that name, is up to the connector.
+    pub fn connect_tls(self, connector: &TlsConnector, host: &str) -> Result<Stream, TlsError> {
+        let Stream::Plain(socket) = self else { return Err(TlsError::AlreadyOn) };
+        encrypted(connector.connect(host, socket))
     }
 
     /// Whether what we write is encrypted.
@@ -94,6 +95,18 @@ impl Stream {
             Stream::Plain(socket) => socket.read(buffer),
             Stream::Tls(tls) => tls.get_mut().read(buffer),
         }
+    }
+}
+
+/// The stream behind a handshake, if that worked.
+fn encrypted(
+    handshake: Result<TlsStream<Socket>, HandshakeError<Socket>>,
+) -> Result<Stream, TlsError> {
+    match handshake {
+        Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
+        Err(HandshakeError::Failure(error)) => Err(TlsError::Handshake(error.to_string())),
+        // The socket never says "try again"; a blocking one has no reason to.
+        Err(HandshakeError::WouldBlock(_)) => Err(TlsError::Handshake("interrupted".to_owned())),
     }
 }
 

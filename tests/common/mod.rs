@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
 pub mod child;
+pub mod dns;
+pub mod hop;
 pub mod markdown;
+pub mod mta;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,0 +1,77 @@
+//! The table of `examples/queue.rs`, pure text.
+//!
+//! In: rows, and what time it is. Out: lines with aligned columns.
+//!
+//! Book: docs/20-outgrowing-one-machine.md.
+
+use std::array;
+
+use jiff::Timestamp;
+
+const TITLES: [&str; 7] = ["ID", "AGE", "ATTEMPTS", "NEXT", "SENDER", "RECIPIENT", "LAST REPLY"];
+
+/// One recipient who waits.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The id of the letter, as in the log.
+    pub id: String,
+    /// When it came.
+    pub arrived: Timestamp,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is to be tried again.
+    pub next: Timestamp,
+    /// The reverse-path, with its brackets.
+    pub sender: String,
+    /// The forward-path, with its brackets.
+    pub recipient: String,
+    /// What was said last; empty before the first attempt.
+    pub last: String,
+}
+
+/// All rows under a line of titles. Each line ends with LF.
+pub fn table(rows: &[Row], now: Timestamp) -> String {
+    let titles = TITLES.map(str::to_owned);
+    let lines: Vec<[String; 7]> =
+        [titles].into_iter().chain(rows.iter().map(|row| cells(row, now))).collect();
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: [usize; 7] = array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let padded = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(row: &Row, now: Timestamp) -> [String; 7] {
+    let left = seconds(now, row.next);
+    [
+        row.id.clone(),
+        span(seconds(row.arrived, now)),
+        row.attempts.to_string(),
+        if left > 0 { format!("in {}", span(left)) } else { "now".to_owned() },
+        row.sender.clone(),
+        row.recipient.clone(),
+        if row.last.is_empty() { "-".to_owned() } else { row.last.clone() },
+    ]
+}
+
+/// From one moment to a later one; 0 where the clock was set back.
+fn seconds(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.as_second().saturating_sub(from.as_second())).unwrap_or(0)
+}
+
+/// `45s`, `5m`, `3h` or `2d`: in the largest unit of which there is one.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}

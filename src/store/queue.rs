@@ -1,0 +1,739 @@
+//! What still has to go to other servers, as files that a person can read.
+//!
+//! ```text
+//! queue/<id>.message    the message: a name for the file that mailboxes may share
+//! queue/<id>.envelope   who it is for, and what was tried
+//! queue/<id>.bad        an envelope that cannot be used, for a person to look at
+//! queue/<id>.dead       a message that can neither be delivered nor sent back
+//! ```
+//!
+//! In: a draft and its recipients elsewhere. Out: entries, one by one, each to
+//! whoever claims it first. The files *are* the state: an entry exists from the
+//! moment its envelope has its name, and until that name is gone. The message is
+//! named before the envelope and removed after it, so a crash between any two
+//! steps leaves an entry that is whole, or a message that nobody waits for.
+//!
+//! Left to others: when an entry is tried, where, and what the answers mean
+//! (`relay/`).
+//!
+//! Book: docs/14-the-queue.md.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Display, Formatter};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
+use crate::smtp::text::printable;
+use crate::store::disk::{make_folder, overwrite_file, remove_file, rename, sync_folder};
+use crate::store::draft::{Draft, Way};
+
+/// A message this old that no envelope belongs to was never committed.
+const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
+/// The first line of every envelope: which form the others have.
+const FORM: &str = "ehlo-queue 1";
+/// Room for a part of a message while it is measured.
+const BUFFER: usize = 64 * 1024;
+
+/// The folder of entries.
+#[derive(Debug)]
+pub struct Queue {
+    folder: PathBuf,
+    tmp: PathBuf,
+}
+
+/// One letter on its way, as its envelope says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When we took it.
+    pub arrived: Timestamp,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is to be tried again.
+    pub next: Timestamp,
+    /// How many octets of the file are our own `Return-Path` line, which nobody
+    /// else may get (RFC 5321 section 4.4).
+    pub skip: u64,
+    /// Its size as sent, without them: line ends are two octets, no dots are
+    /// stuffed (RFC 1870 section 5).
+    pub size: u64,
+    /// Whether it has octets outside ASCII (RFC 6152).
+    pub is_8bit: bool,
+    /// Whether it came with SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// Where errors are reported to.
+    pub reverse_path: ReversePath,
+    /// Who it is for; one or more.
+    pub recipients: Vec<Recipient>,
+}
+
+/// One recipient of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// The address, elsewhere.
+    pub address: Mailbox,
+    /// What became of it.
+    pub state: State,
+    /// What was said about it last, on one line; empty before the first attempt.
+    pub last: String,
+}
+
+/// What became of a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing final yet.
+    Waiting,
+    /// The next hop has the letter.
+    Delivered,
+    /// The sender was told that it will not get there.
+    Failed,
+}
+
+/// What a new entry is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Where errors are reported to.
+    pub reverse_path: ReversePath,
+    /// Whether it came with SMTPUTF8.
+    pub smtputf8: bool,
+    /// Who it is for, elsewhere; one or more, no two alike.
+    pub recipients: Vec<Mailbox>,
+    /// When we took it.
+    pub arrived: Timestamp,
+}
+
+/// An entry that nobody else may touch, in this process or another, until this
+/// is dropped.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    queue: &'a Queue,
+    id: String,
+    /// Locked. Never rewritten, so that its lock stays in place.
+    message: File,
+    /// What the envelope said when it was claimed. Changes count once they are saved.
+    pub entry: Entry,
+}
+
+/// A line of an envelope that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadEnvelope {
+    /// Counts from 1; 0 if a line is missing.
+    pub line: usize,
+    /// What was expected.
+    pub expected: &'static str,
+}
+
+impl Queue {
+    /// The queue of a spool. Nothing is opened or made.
+    pub fn new(spool: &Path) -> Queue {
+        Queue { folder: spool.join("queue"), tmp: spool.join("tmp") }
+    }
+
+    /// Makes the folder, if it is missing.
+    pub fn make(&self) -> io::Result<()> {
+        make_folder(&self.folder)?;
+        self.folder.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// Takes a draft over, complete and on disk, for good. The rename of the
+    /// envelope is the commit: no worker sees the entry before it, and nothing is
+    /// taken back after it.
+    pub fn commit(&self, draft: &mut Draft, id: &str, letter: &Letter) -> io::Result<()> {
+        let entry = Entry::new(letter, &mut draft.reader()?)?;
+        let message = self.path(id, "message");
+        draft.put(Way::Move, &message, &self.tmp.join(format!("{id}.message")))?;
+        if let Err(error) = self.name_envelope(id, &entry) {
+            // Nobody has seen it. If this fails too, the sweep finds it.
+            let _ = remove_file(&message);
+            return Err(error);
+        }
+        sync_folder(&self.folder)
+    }
+
+    /// The ids of all entries, in no order.
+    pub fn ids(&self) -> io::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for file in fs::read_dir(&self.folder)? {
+            if let Some(id) =
+                file?.file_name().to_str().and_then(|name| name.strip_suffix(".envelope"))
+            {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Reads an entry without claiming it, to look at it. `None` if it is gone.
+    pub fn read(&self, id: &str) -> io::Result<Option<Result<Entry, BadEnvelope>>> {
+        match fs::read(self.path(id, "envelope")) {
+            Ok(text) => Ok(Some(Entry::parse(&text))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Claims an entry. `None` if somebody else has it, or if it is gone, or if it
+    /// cannot be used; then it is set aside as `.bad`, and the log says why.
+    pub fn claim(&self, id: &str) -> io::Result<Option<Claim<'_>>> {
+        let message = match File::open(self.path(id, "message")) {
+            Ok(message) => Some(message),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        match message.as_ref().map(File::try_lock) {
+            Some(Err(TryLockError::WouldBlock)) => return Ok(None),
+            Some(Err(TryLockError::Error(error))) => return Err(error),
+            Some(Ok(())) | None => {}
+        }
+        // Only now is the envelope looked at: whoever had the lock before us may
+        // have changed it, or removed it.
+        match (self.read(id)?, message) {
+            (None, _) => Ok(None),
+            (Some(Ok(entry)), Some(message)) => {
+                Ok(Some(Claim { queue: self, id: id.to_owned(), message, entry }))
+            }
+            (Some(Ok(_)), None) => self.set_aside(id, "its message is missing"),
+            (Some(Err(why)), _) => self.set_aside(id, &why.to_string()),
+        }
+    }
+
+    /// Removes what a crash left behind and nobody waits for: messages without an
+    /// envelope, and what was never renamed into the queue.
+    pub fn sweep(&self, now: SystemTime) -> io::Result<()> {
+        for folder in [&self.folder, &self.tmp] {
+            for file in fs::read_dir(folder)? {
+                let path = file?.path();
+                let is = |what: &str| path.extension().is_some_and(|end| end == what);
+                let is_ours = (is("message") || folder == &self.tmp && is("envelope"))
+                    && path.file_stem().and_then(OsStr::to_str).is_some_and(is_id);
+                // Another server on this spool may have removed it by now.
+                let Ok(changed) = fs::metadata(&path).and_then(|data| data.modified()) else {
+                    continue;
+                };
+                let is_old = now.duration_since(changed).unwrap_or_default() > LEFTOVER_AGE;
+                let is_named = |what: &str| path.with_extension(what).exists();
+                // One whose envelope cannot be used waits, too: for a person.
+                let is_waited_for =
+                    || folder == &self.folder && (is_named("envelope") || is_named("bad"));
+                if !is_ours || !is_old || is_waited_for() {
+                    continue;
+                }
+                log::info!("removing {}, which belongs to nothing", path.display());
+                if let Err(error) = remove_file(&path) {
+                    log::warn!("cannot remove {}: {error}", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the envelope beside the queue, waits until it is on disk, and names
+    /// it: all of it appears, or nothing.
+    fn name_envelope(&self, id: &str, entry: &Entry) -> io::Result<()> {
+        let temporary = self.tmp.join(format!("{id}.envelope"));
+        let mut file = overwrite_file(&temporary)?;
+        file.write_all(entry.to_string().as_bytes())?;
+        file.sync_all()?;
+        rename(&temporary, &self.path(id, "envelope"))
+    }
+
+    fn set_aside<T>(&self, id: &str, why: &str) -> io::Result<Option<T>> {
+        log::error!("queue entry {id}: {why}; its envelope is kept as {id}.bad");
+        rename(&self.path(id, "envelope"), &self.path(id, "bad"))?;
+        sync_folder(&self.folder)?;
+        Ok(None)
+    }
+
+    fn path(&self, id: &str, what: &str) -> PathBuf {
+        self.folder.join(format!("{id}.{what}"))
+    }
+}
+
+impl Claim<'_> {
+    /// The id, as in the log and the 250 that took the letter.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The message, in file form, from behind our `Return-Path` line.
+    pub fn message(&self) -> io::Result<impl Read> {
+        let mut message = &self.message;
+        message.seek(SeekFrom::Start(self.entry.skip))?;
+        Ok(message)
+    }
+
+    /// Makes the changes of the entry last. When nobody waits any more, this ends
+    /// the entry: the envelope goes first, then the message.
+    pub fn save(&self) -> io::Result<()> {
+        if self.entry.is_waiting() {
+            self.queue.name_envelope(&self.id, &self.entry)?;
+            return sync_folder(&self.queue.folder);
+        }
+        remove_file(&self.queue.path(&self.id, "envelope"))?;
+        sync_folder(&self.queue.folder)?;
+        remove_file(&self.queue.path(&self.id, "message"))
+    }
+
+    /// Keeps a message that can neither be delivered nor sent back, as `.dead`,
+    /// and ends the entry.
+    pub fn bury(&self) -> io::Result<()> {
+        rename(&self.queue.path(&self.id, "message"), &self.queue.path(&self.id, "dead"))?;
+        remove_file(&self.queue.path(&self.id, "envelope"))?;
+        sync_folder(&self.queue.folder)
+    }
+}
+
+impl Entry {
+    /// A letter that was never tried. Its message is read once, to measure it.
+    fn new(letter: &Letter, message: &mut impl Read) -> io::Result<Entry> {
+        let mut message = BufReader::with_capacity(BUFFER, message);
+        let mut return_path = Vec::new();
+        let skip = message.read_until(b'\n', &mut return_path)? as u64;
+        let (mut size, mut is_8bit) = (0, false);
+        loop {
+            let part = message.fill_buf()?;
+            if part.is_empty() {
+                break;
+            }
+            let line_ends = part.iter().filter(|octet| **octet == b'\n').count();
+            size += (part.len() + line_ends) as u64;
+            is_8bit |= !part.is_ascii();
+            let read = part.len();
+            message.consume(read);
+        }
+        let waiting = |address: &Mailbox| Recipient {
+            address: address.clone(),
+            state: State::Waiting,
+            last: String::new(),
+        };
+        Ok(Entry {
+            arrived: letter.arrived,
+            attempts: 0,
+            next: letter.arrived,
+            skip,
+            size,
+            is_8bit,
+            smtputf8: letter.smtputf8,
+            reverse_path: letter.reverse_path.clone(),
+            recipients: letter.recipients.iter().map(waiting).collect(),
+        })
+    }
+
+    /// Whether there is a recipient with nothing final yet.
+    pub fn is_waiting(&self) -> bool {
+        self.recipients.iter().any(|recipient| recipient.state == State::Waiting)
+    }
+
+    /// Reads an envelope: exactly what [`Entry`]'s `Display` writes.
+    fn parse(text: &[u8]) -> Result<Entry, BadEnvelope> {
+        let bad = |line, expected| BadEnvelope { line, expected };
+        let text = str::from_utf8(text).map_err(|_| bad(0, "UTF-8"))?;
+        // Every line has its end, or the file was cut short.
+        let text = text.strip_suffix('\n').ok_or(bad(0, "a line end at the end"))?;
+        let mut lines = text.split('\n').zip(1..);
+        let mut field = |prefix: &'static str| match lines.next() {
+            Some((line, number)) => {
+                line.strip_prefix(prefix).map(|rest| (rest, number)).ok_or(bad(number, prefix))
+            }
+            None => Err(bad(0, prefix)),
+        };
+        let (version, line) = field("ehlo-queue ")?;
+        if FORM.strip_prefix("ehlo-queue ") != Some(version) {
+            return Err(bad(line, FORM));
+        }
+        let mut time = |prefix| {
+            let (text, line) = field(prefix)?;
+            text.parse::<Timestamp>().map_err(|_| bad(line, "a time such as 2026-11-22T05:14:39Z"))
+        };
+        let (arrived, next) = (time("ARRIVED ")?, time("NEXT ")?);
+        let mut number = |prefix| {
+            let (text, line) = field(prefix)?;
+            text.parse::<u64>().map_err(|_| bad(line, "a number"))
+        };
+        let (attempts, skip) = (number("ATTEMPTS ")?, number("SKIP ")?);
+        let (mail, line) = field("MAIL FROM:")?;
+        let (reverse_path, parameters) =
+            ReversePath::parse(mail).map_err(|_| bad(line, "MAIL FROM:<address>"))?;
+        let parameters: Vec<&str> = parameters.split_ascii_whitespace().collect();
+        let size = parameters.iter().find_map(|one| one.strip_prefix("SIZE="));
+        let size = size.and_then(|size| size.parse().ok()).ok_or(bad(line, "SIZE="))?;
+        let mut recipients = Vec::new();
+        for (line, number) in lines {
+            let recipient = line.strip_prefix("RCPT TO:").and_then(Recipient::parse);
+            recipients.push(recipient.ok_or(bad(number, "RCPT TO:<address> STATE"))?);
+        }
+        if recipients.is_empty() {
+            return Err(bad(0, "RCPT TO:<address> STATE"));
+        }
+        Ok(Entry {
+            arrived,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            next,
+            skip,
+            size,
+            is_8bit: parameters.contains(&"BODY=8BITMIME"),
+            smtputf8: parameters.contains(&"SMTPUTF8"),
+            reverse_path,
+            recipients,
+        })
+    }
+}
+
+impl Recipient {
+    /// Reads what stands behind `RCPT TO:`.
+    fn parse(text: &str) -> Option<Recipient> {
+        let Ok((ForwardPath::Mailbox(address), rest)) = ForwardPath::parse(text) else {
+            return None;
+        };
+        let (state, last) = rest.strip_prefix(' ')?.split_once(' ')?;
+        let state = match state {
+            "WAITING" => State::Waiting,
+            "DELIVERED" => State::Delivered,
+            "FAILED" => State::Failed,
+            _ => return None,
+        };
+        Some(Recipient { address, state, last: last.to_owned() })
+    }
+}
+
+/// The form that stands in the file.
+impl Display for Entry {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let body = if self.is_8bit { " BODY=8BITMIME" } else { "" };
+        let smtputf8 = if self.smtputf8 { " SMTPUTF8" } else { "" };
+        writeln!(f, "{FORM}\nARRIVED {}\nNEXT {}", self.arrived, self.next)?;
+        writeln!(f, "ATTEMPTS {}\nSKIP {}", self.attempts, self.skip)?;
+        writeln!(f, "MAIL FROM:{} SIZE={}{body}{smtputf8}", self.reverse_path, self.size)?;
+        for Recipient { address, state, last } in &self.recipients {
+            let state = match state {
+                State::Waiting => "WAITING",
+                State::Delivered => "DELIVERED",
+                State::Failed => "FAILED",
+            };
+            // What a server said must not become a line of its own.
+            writeln!(f, "RCPT TO:<{address}> {state} {}", one_line(last))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for BadEnvelope {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "expected {}", self.expected),
+            line => write!(f, "line {line}: expected {}", self.expected),
+        }
+    }
+}
+
+impl std::error::Error for BadEnvelope {}
+
+/// Whether a text is the id of a message, as `Spool::name` makes them.
+pub fn is_id(text: &str) -> bool {
+    let numbers = text.strip_prefix('M').map(|rest| rest.split(['P', 'Q']));
+    numbers.is_some_and(|mut numbers| numbers.all(is_number))
+}
+
+/// Whether a text is digits, one or more.
+pub fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit())
+}
+
+fn one_line(text: &str) -> String {
+    match text.chars().any(char::is_control) {
+        true => printable(text),
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::site::LocalMailbox;
+    use crate::store::disk::power;
+    use crate::store::spool::Spool;
+
+    const TEXT: &str = "Return-Path: <ann@client.example>\nSubject: x\n\nGr\u{fc}\u{df}e\n";
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text).unwrap().0
+    }
+
+    fn letter(to: &[&str]) -> Letter {
+        Letter {
+            reverse_path: ReversePath::Mailbox(mailbox("ann@client.example")),
+            smtputf8: false,
+            recipients: to.iter().map(|to| mailbox(to)).collect(),
+            arrived: Timestamp::now(),
+        }
+    }
+
+    /// Delivers to Bob here and to two people elsewhere, and gives the id.
+    fn deliver(spool: &Spool) -> io::Result<String> {
+        let name = spool.name(Timestamp::now());
+        let draft = spool.draft(&name, TEXT, &[])?;
+        let bob = LocalMailbox { domain: "host.example".to_owned(), name: "bob".to_owned() };
+        let elsewhere = letter(&["cem@b.example", "dee@c.example"]);
+        spool.deliver(draft, &name, &[&bob], Some(&elsewhere)).map(|()| name.id)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let Ok(files) = fs::read_dir(folder) else { return Vec::new() };
+        let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name();
+        let mut names: Vec<_> = files.map(|file| name(file).into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// What somebody who claims the only entry would send, and to how many.
+    fn sent_from(queue: &Queue) -> Option<(String, usize)> {
+        let ids = queue.ids().unwrap();
+        let claim = queue.claim(ids.first()?).unwrap()?;
+        let mut text = String::new();
+        claim.message().unwrap().read_to_string(&mut text).unwrap();
+        let waiting = claim.entry.recipients.iter().filter(|one| one.state == State::Waiting);
+        Some((text, waiting.count()))
+    }
+
+    #[test]
+    fn an_entry_is_two_files_and_holds_what_was_measured() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let id = deliver(&spool).unwrap();
+        let files = [format!("{id}.envelope"), format!("{id}.message")];
+        assert_eq!(names(&root.path().join("queue")), files);
+        let entry = spool.queue().read(&id).unwrap().unwrap().unwrap();
+        let (_, sent) = TEXT.split_once('\n').unwrap();
+        assert_eq!(entry.size, sent.replace('\n', "\r\n").len() as u64);
+        assert!(entry.is_8bit);
+        assert_eq!(sent_from(spool.queue()), Some((sent.to_owned(), 2)));
+        assert!(names(&root.path().join("tmp")).is_empty());
+        assert_eq!(names(&root.path().join("mail/host.example/bob/new")).len(), 1);
+    }
+
+    #[test]
+    fn an_envelope_can_be_read_as_it_was_written() {
+        fn holds(
+            seconds: u32,
+            numbers: (u32, u64, u64),
+            flags: (bool, bool),
+            last: String,
+        ) -> bool {
+            let recipient = |address, state| Recipient { address, state, last: one_line(&last) };
+            let entry = Entry {
+                arrived: Timestamp::from_second(i64::from(seconds)).unwrap(),
+                attempts: numbers.0,
+                next: Timestamp::from_microsecond(i64::from(seconds) * 7).unwrap(),
+                skip: numbers.1,
+                size: numbers.2,
+                is_8bit: flags.0,
+                smtputf8: flags.1,
+                reverse_path: ReversePath::Null,
+                recipients: vec![
+                    recipient(mailbox("\"a > b\"@b.example"), State::Waiting),
+                    recipient(mailbox("gr\u{fc}n@[192.0.2.1]"), State::Delivered),
+                    recipient(mailbox("x@[IPv6:2001:db8::1]"), State::Failed),
+                ],
+            };
+            Entry::parse(entry.to_string().as_bytes()) == Ok(entry)
+        }
+        quickcheck::quickcheck(holds as fn(u32, (u32, u64, u64), (bool, bool), String) -> bool);
+    }
+
+    #[test]
+    fn an_envelope_that_lost_a_part_is_no_envelope() {
+        let entry = Entry::new(&letter(&["cem@b.example"]), &mut TEXT.as_bytes()).unwrap();
+        let whole = entry.to_string();
+        assert_eq!(Entry::parse(whole.as_bytes()), Ok(entry));
+        for end in 0..whole.len() {
+            assert!(Entry::parse(&whole.as_bytes()[..end]).is_err(), "{}", &whole[..end]);
+        }
+        for (line, text) in whole.lines().enumerate() {
+            let other = whole.replace(text, "QUIT");
+            assert_eq!(Entry::parse(other.as_bytes()).unwrap_err().line, line + 1, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_kept_for_a_person() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        for (what, spoil) in [
+            (
+                "envelope",
+                (|path: &Path| fs::write(path, "nonsense\n")) as fn(&Path) -> io::Result<()>,
+            ),
+            ("message", |path| fs::remove_file(path)),
+        ] {
+            let id = deliver(&spool).unwrap();
+            spoil(&spool.queue().path(&id, what)).unwrap();
+            assert!(spool.queue().claim(&id).unwrap().is_none());
+            assert!(spool.queue().path(&id, "bad").exists(), "{what}");
+            assert!(spool.queue().ids().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_is_claimed_by_one_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let id = deliver(&spool).unwrap();
+        // Another process has its own Queue for the same folder.
+        let other = Queue::new(root.path());
+        let claim = spool.queue().claim(&id).unwrap().unwrap();
+        assert!(other.claim(&id).unwrap().is_none());
+        drop(claim);
+        assert!(other.claim(&id).unwrap().is_some());
+        assert!(other.claim("M1P1Q1").unwrap().is_none());
+    }
+
+    #[test]
+    fn changes_last_once_they_are_saved_and_the_last_one_ends_the_entry() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let id = deliver(&spool).unwrap();
+        for (left, state) in [(1, State::Delivered), (0, State::Failed)] {
+            let mut claim = spool.queue().claim(&id).unwrap().unwrap();
+            claim.entry.attempts += 1;
+            claim.entry.recipients[left].state = state;
+            claim.entry.recipients[left].last = "250 2.0.0 a\r\nRCPT TO:<x@y.example>".to_owned();
+            claim.save().unwrap();
+            drop(claim);
+            let entry = spool.queue().read(&id).unwrap();
+            assert_eq!(entry.map(|entry| entry.unwrap().recipients.len()), (left > 0).then_some(2));
+        }
+        assert!(names(&root.path().join("queue")).is_empty());
+    }
+
+    #[test]
+    fn a_buried_message_stays_and_its_entry_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let id = deliver(&spool).unwrap();
+        spool.queue().claim(&id).unwrap().unwrap().bury().unwrap();
+        assert_eq!(names(&root.path().join("queue")), [format!("{id}.dead")]);
+        assert!(spool.queue().claim(&id).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_old_leftovers_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let id = deliver(&spool).unwrap();
+        let queue = root.path().join("queue");
+        for name in
+            ["M1P1Q1.message", "M2P2Q2.dead", "M3P3Q3.bad", "M3P3Q3.message", "thesis.message"]
+        {
+            fs::write(queue.join(name), "").unwrap();
+        }
+        fs::write(root.path().join("tmp/M4P4Q4.envelope"), "").unwrap();
+        let (now, before) = (SystemTime::now(), names(&queue));
+        spool.queue().sweep(now + LEFTOVER_AGE - Duration::from_secs(60)).unwrap();
+        assert_eq!(names(&queue), before);
+        assert_eq!(names(&root.path().join("tmp")).len(), 1);
+        spool.queue().sweep(now + LEFTOVER_AGE + Duration::from_secs(60)).unwrap();
+        let (envelope, message) = (format!("{id}.envelope"), format!("{id}.message"));
+        let left =
+            [&envelope, &message, "M2P2Q2.dead", "M3P3Q3.bad", "M3P3Q3.message", "thesis.message"];
+        assert_eq!(names(&queue).len(), left.len());
+        assert!(left.iter().all(|name| queue.join(name).exists()));
+        assert!(names(&root.path().join("tmp")).is_empty());
+    }
+
+    /// Stops the disk after each change of `act` in turn, up to the point where it
+    /// gets through. After each stop the power is on again, and `check` is told
+    /// whether `act` had finished. Gives how many stops there were.
+    fn at_every_stop(
+        prepare: impl Fn(&Spool),
+        act: impl Fn(&Spool) -> io::Result<()>,
+        check: impl Fn(&Path, bool),
+    ) -> usize {
+        for changes in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(root.path(), "host.example").unwrap();
+            prepare(&spool);
+            power::set(Some(changes));
+            let done = act(&spool);
+            power::set(None);
+            drop(spool);
+            // What a new process finds.
+            Spool::open(root.path(), "host.example").unwrap();
+            check(root.path(), done.is_ok());
+            assert!(names(&root.path().join("queue")).iter().all(|name| !name.ends_with(".bad")));
+            if done.is_ok() {
+                return changes;
+            }
+        }
+        unreachable!("the loop has no end of its own")
+    }
+
+    #[test]
+    fn a_stop_while_a_letter_is_taken_leaves_all_of_an_entry_or_none() {
+        let (_, sent) = TEXT.split_once('\n').unwrap();
+        let whole = Some((sent.to_owned(), 2));
+        let stops = at_every_stop(
+            |_| {},
+            |spool| deliver(spool).map(drop),
+            |root, is_done| {
+                let found = sent_from(&Queue::new(root));
+                assert!(found == whole || (found.is_none() && !is_done), "{found:?}");
+                // Bob has his letter before there is an entry: a duplicate for him
+                // when the client tries again, never a loss.
+                let bob = names(&root.join("mail/host.example/bob/new"));
+                assert!(bob.len() == 1 || found.is_none());
+            },
+        );
+        assert!(stops > 10, "{stops}");
+    }
+
+    #[test]
+    fn a_stop_while_an_answer_is_recorded_keeps_the_old_state_or_the_new() {
+        let (_, sent) = TEXT.split_once('\n').unwrap();
+        let delivered = |recipients: usize| {
+            move |spool: &Spool| {
+                let ids = spool.queue().ids().unwrap();
+                let mut claim = spool.queue().claim(&ids[0])?.unwrap();
+                for recipient in claim.entry.recipients.iter_mut().take(recipients) {
+                    recipient.state = State::Delivered;
+                }
+                claim.save()
+            }
+        };
+        for (recipients, left) in [(1, Some((sent.to_owned(), 1))), (2, None)] {
+            let stops = at_every_stop(
+                |spool| drop(deliver(spool).unwrap()),
+                delivered(recipients),
+                |root, is_done| {
+                    let found = sent_from(&Queue::new(root));
+                    let is_old = found == Some((sent.to_owned(), 2));
+                    assert!(found == left || (is_old && !is_done), "{found:?}");
+                },
+            );
+            assert_eq!(stops, 3);
+        }
+    }
+
+    #[test]
+    fn a_stop_while_a_message_is_buried_leaves_it_there_in_one_form() {
+        let bury = |spool: &Spool| {
+            let ids = spool.queue().ids().unwrap();
+            spool.queue().claim(&ids[0])?.unwrap().bury()
+        };
+        let stops = at_every_stop(
+            |spool| drop(deliver(spool).unwrap()),
+            bury,
+            |root, is_done| {
+                let files = names(&root.join("queue"));
+                assert!(files.iter().any(|name| name.ends_with(".dead")) || !is_done);
+                let is_whole =
+                    |name: &String| name.ends_with(".dead") || name.ends_with(".message");
+                assert_eq!(files.iter().filter(|name| is_whole(name)).count(), 1, "{files:?}");
+            },
+        );
+        assert_eq!(stops, 3);
+    }
+}
