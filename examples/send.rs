@@ -196,13 +196,16 @@ fn connect(flags: &Flags) -> Result<Client, String> {
     let server = &flags.server;
     let nobody = |why: &str| format!("nobody answers at {server} ({why}); is the server running?");
     let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
+    // An IPv6 address stands in brackets, and in a certificate without.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     let connector = connector(flags.ca.as_deref())?;
     let security = match flags.tls || flags.starttls {
         true => Security::Verified { host, connector: &connector, from_first_octet: flags.tls },
         false => Security::Clear,
     };
     let login = flags.login.as_deref().map(credentials).transpose()?;
-    let dial = Dial { name: "localhost", patience: PATIENCE, security, login: login.as_ref() };
+    let login = login.as_ref();
+    let dial = Dial { name: "localhost", patience: PATIENCE, security, login, trace: None };
 
     let mut problem = nobody("no address has this name");
     for address in server.to_socket_addrs().map_err(|error| nobody(&error.to_string()))? {

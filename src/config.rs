@@ -18,6 +18,9 @@ use crate::server::Config;
 use crate::smtp::address::{Domain, ascii_domain};
 use crate::smtp::site::Relay;
 
+/// Nobody means to wait for longer, and sums of longer times do not end well.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A small SMTP server that is made to be read. Without flags it takes mail for
 /// anybody at localhost on port 2525, and keeps it in Maildirs in ./spool.
 #[derive(FromArgs, Debug)]
@@ -174,6 +177,7 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
         smarthost_ca: flags.smarthost_ca,
         dns: flags.dns,
         relay_port: flags.relay_port.unwrap_or(default.relay_port),
+        relay_timeout: default.relay_timeout,
         retry: flags.retry.unwrap_or(default.retry),
         give_up: flags.give_up.unwrap_or(default.give_up),
         max_size: flags.max_size.unwrap_or(default.max_size),
@@ -240,7 +244,7 @@ fn recipients(text: &str) -> Result<usize, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = text.parse().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
     duration
-        .filter(|duration| !duration.is_zero())
+        .filter(|duration| !duration.is_zero() && *duration <= CENTURY)
         .ok_or_else(|| "expected a number of seconds above 0, such as 300 or 0.5".to_owned())
 }
 

@@ -195,7 +195,7 @@ fn trusting() -> TlsConnector {
 }
 
 fn dial(security: Security) -> Dial {
-    Dial { name: "me.example", patience: PATIENCE, security, login: None }
+    Dial { name: "me.example", patience: PATIENCE, security, login: None, trace: None }
 }
 
 fn ann() -> Credentials {

@@ -13,6 +13,7 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +27,19 @@ use crate::relay::dns::Resolver;
 use crate::relay::route::Hop;
 use crate::relay::{Answer, Verdict};
 use crate::smtp::address::{Domain, ForwardPath, ReversePath};
+use crate::smtp::reply::Enhanced;
 use crate::smtp::site::{Destination, Site};
 use crate::smtp::text::printable;
 use crate::store::queue::{self, Claim, State};
 use crate::store::spool::Spool;
+use crate::wire::trace::Trace;
 
 /// Addresses of one destination that are tried in one attempt; RFC 5321 section 5.1
 /// wants at least two.
-const ADDRESSES_LIMIT: usize = 10;
+const ADDRESSES_LIMIT: usize = 12;
+/// Nobody is given up after fewer attempts, however old the letter seems to be: the
+/// clock may have been wrong.
+const FEWEST_ATTEMPTS: u32 = 2;
 /// Retries come further and further apart, up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(4 * 3600);
 
@@ -55,12 +61,24 @@ pub struct Courier {
     pub smarthost: Option<Smarthost>,
     /// Whether this address is one that we listen on.
     pub is_listening: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
+    /// Whether dialogues are printed.
+    pub trace: bool,
     /// How long one command may take; the other deadlines follow from it.
     pub patience: Duration,
     /// How long after the first attempt the second one is.
     pub retry: Duration,
     /// How old a letter gets before its sender is told that it did not get there.
     pub give_up: Duration,
+}
+
+/// What an attempt asks of whoever keeps order among all that are under way.
+pub trait Turns {
+    /// Whether a letter may go to this destination now.
+    fn enter(&mut self, destination: &Domain) -> bool;
+    /// What came of it: whether anybody there said anything.
+    fn leave(&mut self, destination: &Domain, is_reached: bool);
+    /// Whether nobody was reached there the last time.
+    fn is_in_trouble(&self, destination: &Domain) -> bool;
 }
 
 /// A server that takes all our mail for others (RFC 5321 section 5 does without DNS then).
@@ -82,8 +100,11 @@ struct Attempt<'a, 'q> {
     courier: &'a Courier,
     site: Arc<Site>,
     claim: &'a mut Claim<'q>,
-    /// Who will never get it, and why: their sender is told at the end.
+    /// Who will never get it, and why. They count as waiting until their sender has
+    /// been told, at the end.
     failed: Vec<(usize, Answer)>,
+    /// Who may get it later, and why not now.
+    deferred: Vec<(usize, Answer)>,
     /// Whether the entry is gone from the queue.
     is_over: bool,
     /// Whether somebody was left out, because too many letters are under way there.
@@ -91,26 +112,29 @@ struct Attempt<'a, 'q> {
 }
 
 impl Courier {
-    /// Tries everybody who waits for this letter, where `may_try` lets it go to that
-    /// destination now. Gives the id of the bounce, if there is one and it has to
-    /// travel, too.
-    pub fn attempt(
-        &self,
-        claim: &mut Claim,
-        may_try: &mut dyn FnMut(&Domain) -> bool,
-    ) -> io::Result<Option<String>> {
-        let site = (self.site)();
+    /// Tries everybody who waits for this letter. Gives the id of the bounce, if there
+    /// is one and it has to travel, too. An error means that something could not be
+    /// written down; the entry is as it was, or as the last answer left it.
+    pub fn attempt(&self, claim: &mut Claim, turns: &mut dyn Turns) -> io::Result<Option<String>> {
+        claim.try_to_write()?;
         let mut attempt = Attempt {
             courier: self,
-            site,
+            site: (self.site)(),
             claim,
             failed: Vec::new(),
+            deferred: Vec::new(),
             is_over: false,
             is_partial: false,
         };
-        for (domain, indices) in attempt.by_destination() {
-            match may_try(&domain) {
-                true => attempt.try_destination(&indices)?,
+        let mut groups = attempt.by_destination();
+        // Those who keep us waiting come last.
+        groups.sort_by_key(|(domain, _)| turns.is_in_trouble(domain));
+        for (domain, indices) in groups {
+            match turns.enter(&domain) {
+                true => {
+                    let is_reached = attempt.try_destination(&indices)?;
+                    turns.leave(&domain, is_reached);
+                }
                 false => attempt.is_partial = true,
             }
         }
@@ -144,36 +168,40 @@ impl Attempt<'_, '_> {
     }
 
     /// Finds the next hop of these recipients and goes through its addresses until
-    /// one has taken part in a transaction.
-    fn try_destination(&mut self, indices: &[usize]) -> io::Result<()> {
+    /// one has said something about them. Says whether any did.
+    fn try_destination(&mut self, indices: &[usize]) -> io::Result<bool> {
         let hops = match self.hops(indices) {
             Ok(hops) => hops,
             Err(answer) => {
                 self.record_for_all(indices, &answer);
-                return Ok(());
+                return Ok(answer.verdict == Verdict::Never);
             }
         };
-        let addresses = hops
+        let addresses: Vec<(&str, SocketAddr)> = hops
             .iter()
-            .flat_map(|hop| hop.addresses.iter().map(|address| (hop.name.as_str(), *address)));
+            .flat_map(|hop| hop.addresses.iter().map(|address| (hop.name.as_str(), *address)))
+            .collect();
         let mut last = Answer::later((4, 1), "not all mail hosts could be looked up");
         // A host that was not asked may take what all others refuse.
-        let mut are_all_never = hops.iter().all(|hop| !hop.addresses.is_empty());
-        for (name, address) in addresses.take(ADDRESSES_LIMIT) {
-            match self.connect(name, address) {
-                Ok(client) => return self.deliver(client, indices),
-                Err(answer) => {
-                    log::info!("{}: {address}: {answer}", self.claim.id());
-                    // One that may take it later outweighs all that never will.
-                    if answer.verdict == Verdict::Later || are_all_never {
-                        are_all_never &= answer.verdict == Verdict::Never;
-                        last = answer;
-                    }
-                }
+        let mut are_all_never =
+            addresses.len() <= ADDRESSES_LIMIT && hops.iter().all(|hop| !hop.addresses.is_empty());
+        for (name, address) in addresses.into_iter().take(ADDRESSES_LIMIT) {
+            let answer = match self.connect(name, address) {
+                Ok(client) => match self.deliver(client, indices)? {
+                    None => return Ok(true),
+                    Some(answer) => answer,
+                },
+                Err(answer) => answer,
+            };
+            log::info!("{}: {address}: {answer}", self.claim.id());
+            // One that may take it later outweighs all that never will.
+            if answer.verdict == Verdict::Later || are_all_never {
+                are_all_never &= answer.verdict == Verdict::Never;
+                last = answer;
             }
         }
         self.record_for_all(indices, &last);
-        Ok(())
+        Ok(last.verdict == Verdict::Never)
     }
 
     /// The servers to try, in this order.
@@ -209,7 +237,9 @@ impl Attempt<'_, '_> {
             },
             None => Security::Opportunistic,
         };
+        let trace = courier.trace.then(|| Trace::new(self.claim.id()));
         let mut dial = Dial {
+            trace: trace.as_ref(),
             name: &self.site.hostname,
             patience: courier.patience,
             security,
@@ -229,8 +259,10 @@ impl Attempt<'_, '_> {
         })
     }
 
-    /// Transactions on one connection, until everybody has an answer.
-    fn deliver(&mut self, mut client: Client, indices: &[usize]) -> io::Result<()> {
+    /// Transactions on one connection, until everybody has an answer. If the server
+    /// hangs up before it has said anything about anybody, this gives its last words,
+    /// and nobody has an answer.
+    fn deliver(&mut self, mut client: Client, indices: &[usize]) -> io::Result<Option<Answer>> {
         let mut left = indices.to_vec();
         while !left.is_empty() && client.is_open() {
             let entry = &self.claim.entry;
@@ -246,7 +278,10 @@ impl Attempt<'_, '_> {
                 // In pure ASCII it needs nothing from the next hop that all do not have.
                 smtputf8: entry.smtputf8 && entry.is_8bit,
             };
-            let answers = client.deliver(&letter, &recipients, &mut self.claim.message()?);
+            let mut answers = client.deliver(&letter, &recipients, &mut self.claim.message()?);
+            if !client.is_open() && !client.was_heard() {
+                return Ok(answers.pop().flatten());
+            }
             let mut again = Vec::new();
             let mut is_news = false;
             for (index, answer) in left.iter().zip(answers) {
@@ -268,7 +303,7 @@ impl Attempt<'_, '_> {
         let too_many = Answer::later((5, 3), "the next hop takes no more recipients now");
         self.record_for_all(&left, &too_many);
         client.quit();
-        Ok(())
+        Ok(None)
     }
 
     fn record_for_all(&mut self, indices: &[usize], answer: &Answer) {
@@ -291,7 +326,7 @@ impl Attempt<'_, '_> {
         log::info!("{id}: {what} <{to}>: {answer}");
         match answer.verdict {
             Verdict::Delivered => recipient.state = State::Delivered,
-            Verdict::Later => {}
+            Verdict::Later => self.deferred.push((index, answer)),
             Verdict::Never => self.failed.push((index, answer)),
         }
         recipient.state == State::Delivered
@@ -302,7 +337,8 @@ impl Attempt<'_, '_> {
     fn finish(mut self, now: Timestamp) -> io::Result<Option<String>> {
         let courier = self.courier;
         let give_up = after(self.claim.entry.arrived, courier.give_up);
-        if now >= give_up && !self.is_partial {
+        let attempts = self.claim.entry.attempts.saturating_add(1);
+        if now >= give_up && attempts >= FEWEST_ATTEMPTS && !self.is_partial {
             self.give_up();
         }
         let bounce = self.report(now)?;
@@ -312,14 +348,15 @@ impl Attempt<'_, '_> {
             }
         }
         let entry = &mut self.claim.entry;
-        entry.attempts = entry.attempts.saturating_add(1);
-        // Not later than the moment at which we give up, so that the sender hears of
-        // it then.
+        entry.attempts = attempts;
         let pause = match self.is_partial {
             true => CROWD_PAUSE,
-            false => pause(courier.retry, entry.attempts),
+            false => pause(courier.retry, attempts),
         };
-        entry.next = after(now, pause).min(give_up.max(after(now, CROWD_PAUSE)));
+        // Not later than the moment at which we give up, so that the sender hears of
+        // it then.
+        let next = after(now, pause);
+        entry.next = if give_up > now { next.min(give_up) } else { next };
         if !self.is_over {
             self.save()?;
         }
@@ -351,16 +388,13 @@ impl Attempt<'_, '_> {
         self.site.destinations(&ForwardPath::Mailbox(sender.clone()), nowhere, true).ok()
     }
 
-    /// Whoever waits still has waited long enough.
+    /// Whoever waits still has waited long enough. Their sender gets the last answer,
+    /// under the code for a time that is over (RFC 3463 section 3.5).
     fn give_up(&mut self) {
-        let failed: Vec<usize> = self.failed.iter().map(|(index, _)| *index).collect();
-        for (index, recipient) in self.claim.entry.recipients.iter().enumerate() {
-            if recipient.state == State::Waiting && !failed.contains(&index) {
-                let why = format!("given up; the last answer was: {}", recipient.last);
-                let to = printable(recipient.address.to_string());
-                log::info!("{}: cannot be delivered to <{to}>: {why}", self.claim.id());
-                self.failed.push((index, Answer::never((4, 7), why)));
-            }
+        for (index, answer) in mem::take(&mut self.deferred) {
+            log::info!("{}: given up after: {answer}", self.claim.id());
+            let status = Enhanced { class: 5, subject: 4, detail: 7 };
+            self.failed.push((index, Answer { verdict: Verdict::Never, status, ..answer }));
         }
     }
 
@@ -387,6 +421,7 @@ impl Attempt<'_, '_> {
             .collect();
         let bounce = Bounce {
             hostname: &self.site.hostname,
+            domain: self.site.home(),
             id: &name.id,
             when: now,
             arrived: self.claim.entry.arrived,

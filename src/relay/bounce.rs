@@ -3,13 +3,17 @@
 //! In: who was not reached, what their servers said, and the header of the
 //! letter. Out: a delivery status notification in file form (RFC 3464), in three
 //! parts: one for a person, one for a program, and the header, so that the sender
-//! knows which letter it was. `Return-Path` and `Received` are not among it.
+//! knows which letter it was. The last begins with the `Received` that we wrote;
+//! our `Return-Path` is not in it.
 //!
 //! Almost every word in it comes from strangers: replies, names of servers, the
 //! header. None of them may begin a line of ours, or end a part.
 //!
-//! Left to others: when somebody is told, and whether at all (`worker.rs`: never
-//! about a letter from `<>`), and how the bounce itself is stored and sent.
+//! A bounce for a letter without SMTPUTF8 is in ASCII throughout. It has to reach
+//! the sender, and the servers on its way promise no more than that.
+//!
+//! Left to others: when somebody is told, whether at all (never about a letter from
+//! `<>`), and how the bounce itself is stored and sent (`attempt.rs`).
 //!
 //! Book: docs/14-the-queue.md.
 
@@ -20,15 +24,21 @@ use jiff::Timestamp;
 
 use crate::relay::Answer;
 use crate::smtp::address::Mailbox;
-use crate::smtp::reply::{Enhanced, REPLY_LINE_LIMIT};
+use crate::smtp::reply::Enhanced;
 use crate::smtp::text::printable;
 use crate::store::trace::date;
 
 /// How long our own lines are at most (RFC 5322 section 2.1.1). An address may
 /// be longer, and is never broken.
 const OUR_LINE: usize = 78;
-/// A word without an end is broken here, so that it fits behind a field name.
-const WORD_LIMIT: usize = 60;
+/// A longer word is broken, so that it fits behind the blanks at the start of a
+/// line. Most links in replies are shorter, and stay whole.
+const WORD_LIMIT: usize = 74;
+/// How much of an answer is told, in characters: about as much as two reply lines
+/// hold (RFC 5321 section 4.5.3.1.5), which most replies of many short lines do not
+/// fill. It stands in the bounce twice for each recipient, and a server must not
+/// make us write many megabytes.
+const ANSWER_LIMIT: usize = 1000;
 /// How long a line of the header may be, less a blank for folding (RFC 5322
 /// section 2.1.1 says 998). We take longer ones; MIME does not (RFC 2045
 /// section 2.8).
@@ -42,8 +52,10 @@ const ID_LIMIT: usize = 50;
 /// What a bounce says.
 #[derive(Debug)]
 pub struct Bounce<'a> {
-    /// The name of this server, which reports.
+    /// The name of this server, which reports. There may be no mailboxes there.
     pub hostname: &'a str,
+    /// Our first domain, whose postmaster the sender can ask.
+    pub domain: &'a str,
     /// The id of the bounce, an atom.
     pub id: &'a str,
     /// Now: when the last attempt failed.
@@ -78,8 +90,10 @@ struct Part {
     text: Vec<u8>,
 }
 
-/// Reads the header of a stored message, from behind our `Return-Path`: up to
-/// the empty line, or 64 KiB of it, but whole lines only.
+/// Reads the header of a stored message, from behind our `Return-Path`: up to the
+/// first line that is not of a header, or 64 KiB of it, but whole lines only. That
+/// line should be empty. In a letter without a header it is the first of the text,
+/// which must not go back.
 pub fn header_of(message: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut lines = BufReader::new(message.take(HEADER_LIMIT));
     let mut header = Vec::new();
@@ -87,16 +101,28 @@ pub fn header_of(message: &mut dyn Read) -> io::Result<Vec<u8>> {
         let before = header.len();
         lines.read_until(b'\n', &mut header)?;
         let line = header.get(before..).unwrap_or_default();
-        if line == b"\n" || !line.ends_with(b"\n") {
+        let is_folded = before > 0 && matches!(line.first(), Some(b' ' | b'\t'));
+        if !line.ends_with(b"\n") || !(is_folded || is_field(line)) {
             header.truncate(before);
             return Ok(header);
         }
     }
 }
 
+/// Whether a line begins a field: a name, which has no blanks, and a colon
+/// (RFC 5322 section 2.2). In old letters blanks may stand between the two (section
+/// 4.5).
+fn is_field(line: &[u8]) -> bool {
+    let mut halves = line.splitn(2, |octet| *octet == b':');
+    let (Some(name), Some(_)) = (halves.next(), halves.next()) else { return false };
+    let name = name.trim_ascii_end();
+    !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
+}
+
 impl Bounce<'_> {
-    /// The whole bounce in file form. All lines are short enough to be sent. It
-    /// has octets outside ASCII only where an address or the header has them.
+    /// The whole bounce in file form. All lines are short enough to be sent. It has
+    /// octets outside ASCII only for a letter with SMTPUTF8, where an address or the
+    /// header has them.
     pub fn to_text(&self) -> Vec<u8> {
         let parts = [self.for_a_person(), self.for_a_program(), self.original_header()];
         let boundary = boundary(self.id, &parts);
@@ -124,7 +150,7 @@ impl Bounce<'_> {
     fn own_header(&self, boundary: &str, parts: &[Part]) -> String {
         let is_8bit = parts.iter().any(|part| part.encoding() == "8bit");
         format!(
-            "From: Mail Delivery System <MAILER-DAEMON@{hostname}>\n\
+            "From: Mail Delivery System <postmaster@{domain}>\n\
              To: <{to}>\n\
              Subject: Your letter could not be delivered\n\
              Date: {date}\n\
@@ -134,6 +160,7 @@ impl Bounce<'_> {
              Content-Type: multipart/report; report-type=delivery-status;\n\
              \tboundary=\"{boundary}\"\n\
              Content-Transfer-Encoding: {encoding}\n",
+            domain = self.domain,
             hostname = self.hostname,
             to = self.to,
             date = date(self.when),
@@ -159,7 +186,7 @@ impl Bounce<'_> {
         );
         for failed in self.failed {
             let Answer { by, text: words, status, .. } = failed.answer;
-            push(&mut text, format_args!("\n<{}>\n", failed.address));
+            push(&mut text, format_args!("\n<{}>\n", self.spelt(failed.address)));
             let said = match by {
                 Some(by) => format!("{} answered: {}", printable(by), cut(words)),
                 None => format!("The reason: {}", cut(words)),
@@ -174,7 +201,7 @@ impl Bounce<'_> {
                 "If it was for others too, you hear of them only if it does not reach them. The \
                  header of your letter is attached. Should you ask postmaster@{} about it, give \
                  the id {}.",
-                self.hostname, self.original_id
+                self.domain, self.original_id
             ),
         );
         Part { content_type: "text/plain; charset=utf-8", text: text.into_bytes() }
@@ -202,8 +229,8 @@ impl Bounce<'_> {
 
     /// The fields about one recipient (RFC 3464 section 2.3).
     fn fields_of(&self, Failed { address, answer }: &Failed, text: &mut String) {
-        let address = address.to_string();
-        let address_type = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        let address_type = if address.to_string().is_ascii() { "rfc822" } else { "utf-8" };
+        let address = self.spelt(address);
         // Not folded: blanks inside quotes are part of the address.
         push(text, format_args!("Final-Recipient: {address_type}; {address}\n"));
         field(text, "Action", "failed");
@@ -220,11 +247,22 @@ impl Bounce<'_> {
         field(text, "Last-Attempt-Date", &date(self.when));
     }
 
-    /// The header of the letter. Octets outside ASCII go as they are: without
-    /// SMTPUTF8 nobody knows what they mean, so they must not be called UTF-8.
+    /// An address as it is, or in ASCII if the bounce has to be. A letter without
+    /// SMTPUTF8 may have got an address outside ASCII from an alias.
+    fn spelt(&self, address: &Mailbox) -> String {
+        let address = address.to_string();
+        if self.is_utf8 || address.is_ascii() { address } else { xtext(&address) }
+    }
+
+    /// The header of the letter. Without SMTPUTF8 each octet outside ASCII is a `?`:
+    /// nobody knows what it means, and to a server without 8BITMIME it could not go at
+    /// all (RFC 6152 section 3). The sender would not hear of the failure.
     fn original_header(&self) -> Part {
-        let text = short_lines(self.header);
-        let is_global = self.is_utf8 && !text.is_ascii() && std::str::from_utf8(&text).is_ok();
+        let mut text = short_lines(self.header);
+        if !self.is_utf8 {
+            text.iter_mut().filter(|octet| !octet.is_ascii()).for_each(|octet| *octet = b'?');
+        }
+        let is_global = !text.is_ascii() && std::str::from_utf8(&text).is_ok();
         let content_type = if is_global { "message/global-headers" } else { "text/rfc822-headers" };
         Part { content_type, text }
     }
@@ -335,11 +373,25 @@ fn pieces(word: &str) -> Vec<String> {
     letters.chunks(WORD_LIMIT).map(|piece| piece.iter().collect()).collect()
 }
 
-/// As much of a reply as one reply line may have (RFC 5321 section 4.5.3.1.5).
-/// Each stands in the bounce twice for each recipient, and a server must not
-/// make us write megabytes.
+/// An answer, or its beginning and a mark that more was said.
 fn cut(words: &str) -> String {
-    words.chars().take(REPLY_LINE_LIMIT).collect()
+    let mut letters = words.chars();
+    let start: String = letters.by_ref().take(ANSWER_LIMIT).collect();
+    if letters.as_str().is_empty() { start } else { format!("{start} [...]") }
+}
+
+/// An address in ASCII, from which a program can tell what it was (utf-8-addr-xtext,
+/// RFC 6533 section 3).
+fn xtext(address: &str) -> String {
+    let mut out = String::new();
+    for c in address.chars() {
+        if c.is_ascii_graphic() && !"\\+=".contains(c) {
+            out.push(c);
+        } else {
+            push(&mut out, format_args!("\\x{{{:02X}}}", u32::from(c)));
+        }
+    }
+    out
 }
 
 /// The header with no line too long for MIME, and without the two octets that
@@ -421,6 +473,7 @@ mod tests {
         let arrived = Timestamp::from_second(1_795_324_479).unwrap();
         let bounce = Bounce {
             hostname: "mx.host.example",
+            domain: "host.example",
             id: "M5P6Q7",
             when: Timestamp::from_second(1_795_324_500).unwrap(),
             arrived,
@@ -461,7 +514,7 @@ mod tests {
         let answer = said("550 5.1.1 no such mailbox here", "mx.else.example");
         let text = text(&[(&mailbox("bob@else.example"), &answer)], HEADER, false);
         let expected = "\
-From: Mail Delivery System <MAILER-DAEMON@mx.host.example>
+From: Mail Delivery System <postmaster@host.example>
 To: <ann@host.example>
 Subject: Your letter could not be delivered
 Date: Sun, 22 Nov 2026 05:15:00 +0000
@@ -488,7 +541,7 @@ delivered to this address, and it will not be tried again:
     the new one in some other way.
 
 If it was for others too, you hear of them only if it does not reach them. The
-header of your letter is attached. Should you ask postmaster@mx.host.example
+header of your letter is attached. Should you ask postmaster@host.example
 about it, give the id M1P2Q3.
 
 --M5P6Q7=0
@@ -520,7 +573,7 @@ Subject: hello
     #[test]
     fn a_mail_program_finds_every_recipient_and_its_status() {
         let (bob, eve) = (mailbox("bob@else.example"), mailbox("\"e v;e\"@[192.0.2.9]"));
-        let full = said("552-5.2.2 one\n552 5.2.2 two", "mx.else.example");
+        let full = said("552 5.2.2 full", "mx.else.example");
         let none = Answer::never((1, 2), "no such domain");
         let text = text(&[(&bob, &full), (&eve, &none)], HEADER, false);
         let bounce = parse(&text);
@@ -534,7 +587,7 @@ Subject: hello
         assert_eq!(field(1, "Final-Recipient").unwrap(), "rfc822; bob@else.example");
         assert_eq!(field(1, "Status").unwrap(), "5.2.2");
         assert_eq!(field(1, "Remote-MTA").unwrap(), "dns; mx.else.example");
-        assert_eq!(field(1, "Diagnostic-Code").unwrap(), "smtp; 552 5.2.2 two");
+        assert_eq!(field(1, "Diagnostic-Code").unwrap(), "smtp; 552 5.2.2 full");
         assert_eq!(field(2, "Final-Recipient").unwrap(), "rfc822; \"e v;e\"@[192.0.2.9]");
         assert_eq!(field(2, "Action").unwrap(), "failed");
         assert_eq!(field(2, "Status").unwrap(), "5.1.2");
@@ -565,13 +618,32 @@ Subject: hello
         let answer = Answer::never((6, 3), "8BITMIME is not offered");
         let latin1: &[u8] = b"Subject: gr\xfc\xdfe\n";
         let utf8 = "Subject: gr\u{fc}\u{df}e\n".as_bytes();
-        for (header, is_utf8) in [(latin1, false), (utf8, false), (latin1, true)] {
+        let cases = [
+            (latin1, false, "7bit", &b"Subject: gr??e\n"[..]),
+            (utf8, false, "7bit", b"Subject: gr????e\n"),
+            (latin1, true, "8bit", latin1),
+        ];
+        for (header, is_utf8, encoding, expected) in cases {
             let text = text(&[(&bob, &answer)], header, is_utf8);
             let bounce = parse(&text);
             assert_eq!(parts(&bounce)[2].0, "text/rfc822-headers");
-            assert_eq!(bounce.parts[3].content_transfer_encoding(), Some("8bit"));
+            assert!(parts(&bounce)[2].1.starts_with(expected.trim_ascii_end()));
+            assert_eq!(bounce.content_transfer_encoding(), Some(encoding));
+            assert_eq!(bounce.parts[3].content_transfer_encoding(), Some(encoding));
             assert_eq!(bounce.parts[2].content_transfer_encoding(), Some("7bit"));
         }
+    }
+
+    #[test]
+    fn an_address_outside_ascii_in_a_letter_without_smtputf8_is_spelt_in_ascii() {
+        let alias_target = mailbox("b\u{fc}ro+\u{1f4ee}@else.example");
+        let answer = Answer::never((6, 7), "SMTPUTF8 is not offered");
+        let text = text(&[(&alias_target, &answer)], HEADER, false);
+        assert!(text.is_ascii());
+        let bounce = parse(&text);
+        assert_eq!(parts(&bounce)[1].0, "message/delivery-status");
+        let recipient = status_field(&bounce, 1, "Final-Recipient").unwrap();
+        assert_eq!(recipient, "utf-8; b\\x{FC}ro\\x{2B}\\x{1F4EE}@else.example");
     }
 
     #[test]
@@ -591,6 +663,7 @@ Subject: hello
             let local_part: String = local_part
                 .chars()
                 .filter(|c| *c == ' ' || !c.is_control() && !c.is_whitespace())
+                .take(64)
                 .collect();
             let domain = Domain::Name("else.example".to_owned());
             let wild = Mailbox { local_part, domain };
@@ -601,14 +674,17 @@ Subject: hello
                 text: String::from_utf8_lossy(&words).into_owned(),
                 by,
             };
-            let bounces = [true, false]
-                .map(|is_utf8| text(&[(&wild, &answer), (&bob, &answer)], &header, is_utf8));
-            bounces.iter().all(|text| {
+            [true, false].into_iter().all(|is_utf8| {
+                let text = &text(&[(&wild, &answer), (&bob, &answer)], &header, is_utf8);
                 let bounce = parse(text);
                 let field = |group, name| status_field(&bounce, group, name).unwrap_or_default();
                 let address_type = if wild.local_part.is_ascii() { "rfc822" } else { "utf-8" };
+                let address = wild.to_string();
+                let shown = if is_utf8 || address.is_ascii() { address } else { xtext(&address) };
                 parts(&bounce).len() == 3
-                    && field(1, "Final-Recipient") == format!("{address_type}; {wild}")
+                    // An answer is printable, so outside this test the words are ASCII.
+                    && (is_utf8 || !answer.text.is_ascii() || text.is_ascii())
+                    && field(1, "Final-Recipient") == format!("{address_type}; {shown}")
                     && field(2, "Final-Recipient") == "rfc822; bob@else.example"
                     && (1..=2).all(|group| field(group, "Status") == "5.7.1")
                     && field(3, "Status").is_empty()
@@ -637,6 +713,28 @@ Subject: hello
     }
 
     #[test]
+    fn a_reply_of_many_lines_is_told_whole_and_an_endless_one_says_that_it_is_cut() {
+        let link = format!("https://else.example/{}", "x".repeat(53));
+        let words = format!("550 5.7.26 {}see {link} [192.0.2.9]", "no signature ".repeat(50));
+        for (words, is_cut) in [(words.clone(), false), (words.repeat(2), true)] {
+            let answer = Answer {
+                verdict: Verdict::Never,
+                status: Enhanced { class: 5, subject: 7, detail: 26 },
+                text: words.clone(),
+                by: Some("mx.else.example".to_owned()),
+            };
+            let text = text(&[(&mailbox("bob@else.example"), &answer)], HEADER, false);
+            assert!(text.split(|octet| *octet == b'\n').all(|line| line.len() <= OUR_LINE));
+            // No word of it is broken, in either part.
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(text.matches(&link).count(), 2);
+            let unfolded = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(unfolded.matches(&words).count(), if is_cut { 0 } else { 2 });
+            assert_eq!(unfolded.matches(" [...] ").count(), if is_cut { 2 } else { 0 });
+        }
+    }
+
+    #[test]
     fn every_advice_differs_and_none_is_for_all() {
         let advices: std::collections::HashSet<&str> = [
             (1, 1),
@@ -661,6 +759,18 @@ Subject: hello
         assert_eq!(advices.len(), 15);
         let late = Enhanced { class: 4, subject: 0, detail: 0 };
         assert!(advice(late).contains("given up"));
+    }
+
+    #[test]
+    fn a_letter_without_a_header_does_not_go_back_whole() {
+        let read = |mut text: &[u8]| header_of(&mut text).unwrap();
+        let ours = b"Received: from client.example\n\tby mx.example\n";
+        for text in ["buy pills\n", "buy pills: now\n", ": pills\n", "b\u{fc}y: pills\n"] {
+            let letter = [ours, text.as_bytes(), b"X: y\n"].concat();
+            assert_eq!(read(&letter), ours, "{text}");
+        }
+        assert_eq!(read(b" folded\nX: y\n"), b"");
+        assert_eq!(read(b"Subject : old\n\nX: y\n"), b"Subject : old\n");
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! again: a lost connection, a wrong password, a server that makes no sense are
 //! all temporary, because an error of ours must not return a letter for good.
 //!
-//! Left to others: which address to connect to, and when again (the worker);
-//! octets, lines and deadlines (`wire/`).
+//! Left to others: which address to connect to (`attempt.rs`), and when again
+//! (`attempt.rs`, `worker.rs`); octets, lines and deadlines (`wire/`).
 //!
 //! Book: docs/13-the-client-side.md.
 
@@ -34,6 +34,7 @@ use crate::wire::body::Stuffer;
 use crate::wire::replies::{NoReply, Replies};
 use crate::wire::socket::Socket;
 use crate::wire::stream::{Stream, TlsError};
+use crate::wire::trace::Trace;
 
 /// How long a connection may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
@@ -52,6 +53,9 @@ const SEND_BLOCK: usize = 64 * 1024;
 
 /// X.4.1, no answer from host (RFC 3463 section 3.5).
 const NO_CONNECTION: (u16, u16) = (4, 1);
+
+/// The step in which the message itself is sent.
+const BODY: &str = "the message";
 
 /// 421: the server closes the connection, whatever the command was
 /// (RFC 5321 section 3.8).
@@ -74,6 +78,8 @@ pub struct Dial<'a> {
     pub security: Security<'a>,
     /// Who we are. Used under [`Security::Verified`] and refused without it.
     pub login: Option<&'a Credentials>,
+    /// Prints the dialogue.
+    pub trace: Option<&'a Trace>,
 }
 
 /// How a connection is encrypted.
@@ -143,6 +149,9 @@ pub struct Client {
     is_open: bool,
     /// Whether a MAIL was sent that no final dot has ended.
     in_transaction: bool,
+    /// Whether a reply to RCPT came, or more.
+    was_heard: bool,
+    trace: Option<Trace>,
 }
 
 /// What became of one recipient so far.
@@ -175,6 +184,7 @@ impl Client {
             false => address_literal(our_address),
         };
         let mut client = Client::new(hop, name, stream, dial.patience);
+        client.trace = dial.trace.cloned();
         let done = client.greet();
         let mut client = client.or_quit(done)?.secured(dial)?;
         let done = match dial.login {
@@ -214,6 +224,12 @@ impl Client {
         self.is_open
     }
 
+    /// Whether the server has said something about a recipient. If it hung up before
+    /// that, another address may do better.
+    pub fn was_heard(&self) -> bool {
+        self.was_heard
+    }
+
     /// Says goodbye and closes. What the server thinks of it does not matter.
     pub fn quit(mut self) {
         if self.is_open {
@@ -231,6 +247,8 @@ impl Client {
             extensions: Extensions::default(),
             is_open: true,
             in_transaction: false,
+            was_heard: false,
+            trace: None,
         }
     }
 
@@ -272,8 +290,8 @@ impl Client {
         let reply = self.ask_for_tls().map_err(ConnectError::Answer)?;
         match reply.kind() {
             Kind::Done => {
-                let connector =
-                    unchecked().map_err(|error| ConnectError::Handshake(error.to_string()))?;
+                let connector = unchecked(&self.hop)
+                    .map_err(|error| ConnectError::Handshake(error.to_string()))?;
                 let hop = self.hop.clone();
                 self.start_tls(&connector, &hop, ConnectError::Handshake)
             }
@@ -483,6 +501,7 @@ impl Client {
                     // Without a sender no recipient counts. But each has its reply.
                     Some(_) if mail_refused.is_some() => {}
                     Some(fate) => {
+                        self.was_heard |= reply.code() != CLOSING;
                         **fate = self.told(&reply, somebody_was_accepted);
                         somebody_was_accepted |= **fate == Fate::Accepted;
                     }
@@ -513,12 +532,13 @@ impl Client {
     /// DATA, the message, the final dot, and the reply that decides.
     fn data(&mut self, message: &mut dyn Read) -> Result<Answer, Answer> {
         // Two minutes where other replies have five (RFC 5321 section 4.5.3.2.4).
-        let reply = self.ask("DATA", "DATA", self.patience * 2 / 5)?;
+        let reply = self.ask("DATA", "DATA", self.patience.saturating_mul(2) / 5)?;
         self.wants(Kind::GoOn, "DATA", &reply)?;
         self.message(message)?;
         // Ten minutes: a server that is asked too early has the letter, and we
         // send it once more (section 4.5.3.2.6).
-        let reply = self.reply("the final dot", self.patience * 2).map_err(|why| {
+        let limit = self.patience.saturating_mul(2);
+        let reply = self.reply("the final dot", limit).map_err(|why| {
             let text = format!("{}; the letter may have arrived", why.text);
             Answer { text, ..why }
         })?;
@@ -556,7 +576,7 @@ impl Client {
 
     /// Three minutes for each block (RFC 5321 section 4.5.3.2.5).
     fn send_block(&mut self, octets: &[u8]) -> Result<(), Answer> {
-        self.send("DATA", octets, self.patience * 3 / 5)
+        self.send(BODY, octets, self.patience.saturating_mul(3) / 5)
     }
 
     /// One command and its reply. `step` names it in texts: the line of an AUTH
@@ -567,11 +587,30 @@ impl Client {
     }
 
     fn send(&mut self, step: &str, octets: &[u8], limit: Duration) -> Result<(), Answer> {
+        if let Some(trace) = &self.trace {
+            match step {
+                // What belongs to a login may be the password, and so may what a careless
+                // server says to it.
+                "AUTH" => trace.client(&format!("<{} octets>", octets.len())),
+                BODY => trace.client(&format!("({} octets of the message)", octets.len())),
+                _ => octets.split_inclusive(|octet| *octet == b'\n').for_each(|line| {
+                    trace.client(&printable(line.trim_ascii_end()));
+                }),
+            }
+        }
         self.replies.send(octets, limit).map_err(|why| self.lost(step, &why))
     }
 
     fn reply(&mut self, step: &str, limit: Duration) -> Result<Reply, Answer> {
         let reply = self.replies.reply(limit).map_err(|why| self.lost(step, &why))?;
+        if let Some(trace) = &self.trace {
+            let mut octets = Vec::new();
+            match step {
+                "AUTH" => octets.extend(format!("{} (…)", reply.code()).bytes()),
+                _ => reply.write_to(&mut octets),
+            }
+            trace.server(&octets);
+        }
         if reply.code() == CLOSING {
             self.is_open = false;
         }
@@ -649,9 +688,11 @@ fn open(hop: &str, address: SocketAddr, dial: &Dial) -> Result<(IpAddr, Stream),
     }
 }
 
-/// A connector that takes any certificate.
-fn unchecked() -> native_tls::Result<TlsConnector> {
+/// A connector that takes any certificate. Only a name may be said in the handshake,
+/// and not an address (RFC 6066 section 3).
+fn unchecked(hop: &str) -> native_tls::Result<TlsConnector> {
     TlsConnector::builder()
+        .use_sni(!hop.starts_with('['))
         .danger_accept_invalid_certs(true)
         .danger_accept_invalid_hostnames(true)
         .disable_built_in_roots(true)
@@ -771,6 +812,7 @@ mod tests {
             patience: Duration::ZERO,
             security: Security::Clear,
             login: Some(&credentials),
+            trace: None,
         };
         let text = format!("{dial:?}");
         assert!(text.contains("ann") && !text.contains("secret"), "{text}");

@@ -17,6 +17,10 @@ use std::fmt::{self, Display, Formatter};
 use crate::smtp::reply::{Enhanced, Kind, Reply};
 use crate::smtp::text::printable;
 
+/// 530 and 538: authentication or encryption required (RFC 4954 section 6, RFC 3207
+/// section 4).
+const WANTS_MORE_OF_US: [u16; 2] = [530, 538];
+
 /// What an attempt came to, for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -43,10 +47,12 @@ pub enum Verdict {
 
 impl Answer {
     /// What a server said. A 3yz reply where none was asked for is a confused
-    /// server; it may be better later.
+    /// server; it may be better later. And where the server wants us to log in or
+    /// to encrypt first, the letter is not at fault, but the way it was sent.
     pub fn of(reply: &Reply, by: &str) -> Answer {
         let (verdict, class) = match reply.kind() {
             Kind::Done => (Verdict::Delivered, 2),
+            Kind::Never if WANTS_MORE_OF_US.contains(&reply.code()) => (Verdict::Later, 4),
             Kind::GoOn | Kind::Later => (Verdict::Later, 4),
             Kind::Never => (Verdict::Never, 5),
         };
@@ -54,7 +60,13 @@ impl Answer {
         // section 2.3.4 wants a status in any case).
         let unknown = Enhanced { class, subject: 0, detail: 0 };
         let status = reply.enhanced().filter(|status| status.class == class).unwrap_or(unknown);
-        Answer { verdict, status, text: reply.to_string(), by: Some(by.to_owned()) }
+        let code = match reply.enhanced() {
+            Some(enhanced) => format!("{} {enhanced}", reply.code()),
+            None => reply.code().to_string(),
+        };
+        // The reason may stand in any of its lines.
+        let text = printable(format!("{code} {}", reply.lines().join(" ")));
+        Answer { verdict, status, text, by: Some(by.to_owned()) }
     }
 
     /// What we found out ourselves: try again.

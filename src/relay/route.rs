@@ -4,7 +4,7 @@
 //! their addresses; or the [`Answer`] for the recipient, if no host can be tried.
 //!
 //! Left to others: the questions themselves (`dns.rs`), and what to do when a
-//! host cannot be reached (the worker). RCPT asks nothing of this: it would
+//! host cannot be reached (`attempt.rs`). RCPT asks nothing of this: it would
 //! have to wait for other people's servers while a client waits for it.
 //!
 //! Book: docs/15-finding-the-next-hop.md.
@@ -33,8 +33,9 @@ const LOOP: (u16, u16) = (4, 6);
 /// More hosts of one domain than this are not looked up. RFC 5321 section 5.1
 /// wants two tried at least.
 const HOSTS_LIMIT: usize = 10;
-/// More addresses of one host and family than this are not kept.
-const ADDRESSES_LIMIT: usize = 8;
+/// More addresses of one host and family than this are not kept: its other addresses
+/// are the same host, and a second host should get its turn.
+const EACH_FAMILY_LIMIT: usize = 3;
 /// After this many times the patience of one try no further host is looked up:
 /// a domain with slow servers must not keep a worker.
 const LOOK_UPS_LIMIT: u32 = 12;
@@ -71,8 +72,12 @@ impl Resolver {
         let name = match domain {
             Domain::Literal(address) => {
                 let name = domain.to_string();
-                let addresses = vec![SocketAddr::new(*address, port)];
+                let address = address.to_canonical();
+                let addresses = vec![SocketAddr::new(address, port)];
                 return match is_own(&name, &addresses) {
+                    _ if !is_host(address) => {
+                        Err(Answer::never(BAD_DOMAIN, format!("no host has the address {name}")))
+                    }
                     true => Err(to_ourselves(&name, &name)),
                     false => Ok(vec![Hop { name, addresses }]),
                 };
@@ -168,7 +173,7 @@ impl Resolver {
         for kind in [TYPE::AAAA, TYPE::A] {
             match self.query(host, kind) {
                 Ok(records) => {
-                    let usable = records.iter().filter_map(address).take(ADDRESSES_LIMIT);
+                    let usable = records.iter().filter_map(address).take(EACH_FAMILY_LIMIT);
                     addresses.extend(usable.map(|address| SocketAddr::new(address, port)));
                 }
                 // There are servers that deny the name when it has no AAAA, so
@@ -207,7 +212,12 @@ fn address(data: &RData) -> Option<IpAddr> {
         RData::AAAA(aaaa) => IpAddr::V6(aaaa.address.into()).to_canonical(),
         _ => return None,
     };
-    (!address.is_unspecified() && !address.is_multicast()).then_some(address)
+    is_host(address).then_some(address)
+}
+
+/// Whether an address can be that of one host.
+fn is_host(address: IpAddr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
 }
 
 fn is_root(name: &Name) -> bool {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::relay::attempt::Courier;
+use crate::relay::attempt::{Courier, Turns};
 use crate::smtp::address::Domain;
 use crate::store::queue::{Entry, Queue, State};
 
@@ -31,6 +31,11 @@ use crate::store::queue::{Entry, Queue, State};
 const THREADS: usize = 32;
 /// Letters under way at a time to one destination.
 const THREADS_EACH: usize = 8;
+/// The same, where nobody was reached the last time (RFC 5321 section 4.5.4.1 wants
+/// such hosts remembered): it is tried on, but it shall not keep many threads waiting.
+const THREADS_IN_TROUBLE: usize = 2;
+/// How many such destinations are remembered: a bound on memory.
+const TROUBLES_LIMIT: usize = 10_000;
 /// How often to look for entries of other processes.
 const RESCAN: Duration = Duration::from_secs(60);
 /// How long to wait when the system has no thread for us, or another process has the
@@ -40,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const STACK: usize = 256 * 1024;
 
 /// What is to be tried when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Schedule {
     plan: Mutex<Plan>,
     /// Told whenever there may be something to do.
@@ -57,6 +62,10 @@ struct Plan {
     under_way: HashMap<String, usize>,
     /// All of them together.
     threads: usize,
+    /// Where nobody was reached the last time.
+    troubles: HashSet<String>,
+    /// Whether all letters have the same next hop.
+    has_smarthost: bool,
     /// Ids that are tried whatever their envelope says about the time.
     at_once: HashSet<String>,
     /// Somebody wants everything tried now.
@@ -74,6 +83,12 @@ struct Due {
 }
 
 impl Schedule {
+    /// For an empty queue. With a smarthost there is one destination for all.
+    pub fn new(has_smarthost: bool) -> Schedule {
+        let plan = Plan { has_smarthost, ..Plan::default() };
+        Schedule { plan: Mutex::new(plan), changed: Condvar::new() }
+    }
+
     /// A new entry is in the queue: it is tried at once.
     pub fn arrived(&self, queue: &Queue, id: &str) {
         self.learn(queue, id);
@@ -191,14 +206,11 @@ fn attempt(ticket: &mut Ticket, courier: &Courier) -> io::Result<Option<Timestam
         return Ok(queue.read(&ticket.due.id)?.map(|_| later(PAUSE)));
     };
     let is_due = ticket.due.at_once || claim.entry.next <= Timestamp::now();
-    if is_due {
-        let bounce = courier.attempt(&mut claim, &mut |domain| ticket.move_to(domain))?;
-        if let Some(bounce) = bounce {
-            ticket.schedule.arrived(queue, &bounce);
-        }
+    if is_due && let Some(bounce) = courier.attempt(&mut claim, ticket)? {
+        ticket.schedule.arrived(queue, &bounce);
     }
     // It waits where its next attempt begins, which may be another destination.
-    ticket.waits_for = destination(&claim.entry);
+    ticket.waits_for = ticket.schedule.plan().destination(&claim.entry);
     Ok(claim.entry.is_waiting().then_some(claim.entry.next))
 }
 
@@ -213,13 +225,25 @@ struct Ticket {
     waits_for: String,
 }
 
-impl Ticket {
+impl Turns for Ticket {
     /// Gives the place up for one at another destination, if there is any.
-    fn move_to(&mut self, domain: &Domain) -> bool {
+    fn enter(&mut self, destination: &Domain) -> bool {
         let mut plan = self.schedule.plan();
-        let is_free = plan.move_to(&mut self.due, domain.to_string());
+        let destination = plan.name(destination);
+        let is_free = !plan.is_stopping && plan.move_to(&mut self.due, destination);
         self.schedule.changed.notify_all();
         is_free
+    }
+
+    fn leave(&mut self, destination: &Domain, is_reached: bool) {
+        let mut plan = self.schedule.plan();
+        let destination = plan.name(destination);
+        plan.note(destination, is_reached);
+    }
+
+    fn is_in_trouble(&self, destination: &Domain) -> bool {
+        let plan = self.schedule.plan();
+        plan.troubles.contains(&plan.name(destination))
     }
 }
 
@@ -235,7 +259,8 @@ impl Drop for Ticket {
 impl Plan {
     fn add(&mut self, id: &str, entry: &Entry) {
         if self.known.insert(id.to_owned()) {
-            self.wait(destination(entry), id, entry.next);
+            let destination = self.destination(entry);
+            self.wait(destination, id, entry.next);
         }
     }
 
@@ -243,8 +268,34 @@ impl Plan {
         self.waiting.entry(destination).or_default().insert((due, id.to_owned()));
     }
 
-    /// Makes everything that waits due.
+    /// Where an entry goes first, which is what it is counted under: not to those who
+    /// keep us waiting, if there are others.
+    fn destination(&self, entry: &Entry) -> String {
+        let waiting = entry.recipients.iter().filter(|one| one.state == State::Waiting);
+        let mut names: Vec<_> = waiting.map(|one| self.name(&one.address.domain)).collect();
+        names.sort_by_key(|name| self.troubles.contains(name));
+        names.into_iter().next().unwrap_or_default()
+    }
+
+    fn name(&self, domain: &Domain) -> String {
+        if self.has_smarthost { "the smarthost".to_owned() } else { domain.to_string() }
+    }
+
+    /// Remembers whether anybody was reached there.
+    fn note(&mut self, destination: String, is_reached: bool) {
+        if is_reached {
+            self.troubles.remove(&destination);
+        } else {
+            if self.troubles.len() >= TROUBLES_LIMIT {
+                self.troubles.clear();
+            }
+            self.troubles.insert(destination);
+        }
+    }
+
+    /// Makes everything that waits due, and forgets what was in trouble.
     fn want_all(&mut self) {
+        self.troubles.clear();
         for ids in self.waiting.values_mut() {
             self.at_once.extend(ids.iter().map(|(_, id)| id.clone()));
             *ids = ids.iter().map(|(_, id)| (Timestamp::MIN, id.clone())).collect();
@@ -305,7 +356,9 @@ impl Plan {
     }
 
     fn has_place(&self, destination: &str) -> bool {
-        self.under_way.get(destination).copied().unwrap_or(0) < THREADS_EACH
+        let is_in_trouble = self.troubles.contains(destination);
+        let limit = if is_in_trouble { THREADS_IN_TROUBLE } else { THREADS_EACH };
+        self.under_way.get(destination).copied().unwrap_or(0) < limit
     }
 
     /// How long until something is due for which there is a thread.
@@ -323,12 +376,6 @@ impl Plan {
         let heads = heads.filter_map(|(destination, ids)| Some((ids.first()?.0, destination)));
         heads.min_by_key(|(due, _)| *due).map(|(due, destination)| (due, destination.clone()))
     }
-}
-
-/// Where an entry goes first, which is what it is counted under.
-fn destination(entry: &Entry) -> String {
-    let waiting = entry.recipients.iter().find(|one| one.state == State::Waiting);
-    waiting.map(|one| one.address.domain.to_string()).unwrap_or_default()
 }
 
 fn later(time: Duration) -> Timestamp {
@@ -377,6 +424,18 @@ mod tests {
         plan.put_back(&taken[0], None);
         assert_eq!(plan.take(at(1000)).unwrap().id, THREADS_EACH.to_string());
         assert_eq!(plan.take(at(1000)), None);
+    }
+
+    #[test]
+    fn where_nobody_was_reached_few_threads_wait_and_letters_begin_elsewhere() {
+        let ids: Vec<String> = (0..9).map(|id| id.to_string()).collect();
+        let letters: Vec<_> = ids.iter().map(|id| ("dead", id.as_str())).collect();
+        let mut plan = plan(&letters);
+        plan.note("dead".to_owned(), false);
+        let taken: Vec<Due> = (0..9).map_while(|_| plan.take(at(9))).collect();
+        assert_eq!(taken.len(), THREADS_IN_TROUBLE);
+        plan.note("dead".to_owned(), true);
+        assert!(plan.take(at(9)).is_some());
     }
 
     #[test]

@@ -121,6 +121,10 @@ pub struct Config {
     pub dns: Option<SocketAddr>,
     /// The port of next hops found by DNS.
     pub relay_port: u16,
+    /// How long another server may take for most replies; the other deadlines are in
+    /// proportion. RFC 5321 section 4.5.3.2 has five minutes, and who waits for less
+    /// sends letters twice, so this is no flag.
+    pub relay_timeout: Duration,
     /// How long after the first attempt the second one is.
     pub retry: Duration,
     /// How old a letter gets before its sender is told that it did not get there.
@@ -155,6 +159,7 @@ impl Default for Config {
             smarthost_ca: None,
             dns: None,
             relay_port: 25,
+            relay_timeout: Duration::from_secs(300),
             retry: Duration::from_secs(300),
             give_up: Duration::from_secs(5 * 24 * 3600),
             trace: false,
@@ -282,7 +287,7 @@ impl Server {
         }
         let shared = Shared {
             spool: Arc::new(spool),
-            schedule: Arc::default(),
+            schedule: Arc::new(Schedule::new(smarthost.is_some())),
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
             threads: Arc::default(),
             failures: Failures::default(),

@@ -6,7 +6,7 @@
 //! Book: docs/14-the-queue.md.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,8 @@ pub fn courier(
         port: config.relay_port,
         smarthost,
         is_listening: Box::new(move |address| is_listening(&listeners, address)),
-        patience: config.timeout,
+        trace: config.trace,
+        patience: config.relay_timeout,
         retry: config.retry,
         give_up: config.give_up,
     }
@@ -98,11 +99,24 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, String> {
 fn is_listening(listeners: &[SocketAddr], address: SocketAddr) -> bool {
     listeners.iter().any(|listener| {
         let is_same = listener.ip().to_canonical() == address.ip().to_canonical();
-        listener.port() == address.port()
-            // "Any address" is each of this machine, and those can be bound to.
-            && (is_same
-                || listener.ip().is_unspecified() && UdpSocket::bind((address.ip(), 0)).is_ok())
+        let is_any = listener.ip().is_unspecified() && is_of_this_machine(address);
+        listener.port() == address.port() && (is_same || is_any)
     })
+}
+
+/// Whether the way to this address begins and ends here: then our own end of it has
+/// the same address. Nothing is sent to find that out.
+fn is_of_this_machine(address: SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let our_end = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    // All of 127.0.0.0/8 is ours, though our end of the way may be 127.0.0.1.
+    address.ip().is_loopback() || our_end.is_ok_and(|end| end.ip() == address.ip())
 }
 
 #[cfg(test)]

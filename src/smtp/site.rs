@@ -186,9 +186,10 @@ impl Site {
         let found = self.expand(local_part, &domain).ok_or_else(reply::no_such_mailbox)?;
         // Who made the alias wants its mail to go there, whoever sent it. Part of it
         // denied means all of it refused: a letter that gets a 250 must reach
-        // everybody it was meant for.
+        // everybody it was meant for. But postmaster is never refused.
+        let is_postmaster = local_part.eq_ignore_ascii_case(POSTMASTER);
         let is_denied = |to: &Destination| {
-            self.relay == Relay::Nobody && matches!(to, Destination::Elsewhere(_))
+            self.relay == Relay::Nobody && !is_postmaster && to.address().is_some()
         };
         match found.iter().any(is_denied) {
             true => Err(reply::relaying_denied()),
@@ -230,6 +231,12 @@ impl Site {
             alias @ Some(_) => is_own(&exact) || leads_to_it(alias),
             None => is_own(base) || leads_to_it(self.expand(&exact, &domain)),
         }
+    }
+
+    /// The first of our domains. Here `postmaster` is always somebody, which is not
+    /// so at the hostname: it need not be one of our domains.
+    pub fn home(&self) -> &str {
+        &self.home
     }
 
     /// Whether this server takes mail for the domain, spelt as [`ascii_domain`] does.
@@ -390,8 +397,13 @@ impl Destination {
 /// An address at another server, in one spelling.
 fn elsewhere(mailbox: &Mailbox) -> Destination {
     let domain = match &mailbox.domain {
+        // In A-labels it needs no SMTPUTF8 on its way, as long as the name before the
+        // `@` needs none.
+        Domain::Name(name) if mailbox.local_part.is_ascii() => {
+            Domain::Name(ascii_domain(name).unwrap_or_else(|| name.to_ascii_lowercase()))
+        }
         Domain::Name(name) => Domain::Name(name.to_ascii_lowercase()),
-        Domain::Literal(address) => Domain::Literal(*address),
+        Domain::Literal(address) => Domain::Literal(address.to_canonical()),
     };
     Destination::Elsewhere(Mailbox { local_part: mailbox.local_part.clone(), domain })
 }
@@ -495,6 +507,8 @@ mod tests {
         {
             assert_eq!(look_up(&site, path), "postmaster at host.example", "{path}");
         }
+        assert_eq!(site.home(), "host.example");
+        assert_eq!(look_up(&site, "<postmaster@mx.host.example>"), "550 5.7.1");
         assert_eq!(look_up(&site, "<postmaster@else.example>"), "550 5.7.1");
     }
 

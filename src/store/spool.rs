@@ -208,7 +208,7 @@ impl Spool {
             fs::create_dir(&probe)?;
             fs::remove_dir(&probe)?;
         }
-        Ok(())
+        self.queue.try_to_write(&format!(".probe-{}", self.process))
     }
 
     /// Removes drafts that a server left behind when it was killed. Whatever else

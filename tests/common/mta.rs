@@ -68,8 +68,10 @@ impl Mta {
             Ok(Request::Serve(config)) => *config,
             other => panic!("{flags:?}: {other:?}"),
         };
-        let server =
-            Server::bind(ehlo::server::Config { spool: spool.to_owned(), ..config }).unwrap();
+        // Nobody wants to wait for five minutes here.
+        let (spool_path, relay_timeout) = (spool.to_owned(), config.timeout);
+        let config = ehlo::server::Config { spool: spool_path, relay_timeout, ..config };
+        let server = Server::bind(config).unwrap();
         let (address, handle) = (server.addresses()[0].1, server.handle());
         let running = Some(thread::spawn(move || server.run()));
         Mta { address, handle, spool: spool.to_owned(), running }
