@@ -140,7 +140,8 @@ fn failures(bounce: &[u8]) -> Vec<Failure> {
             value.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         Failure {
-            recipient: field("Final-Recipient").strip_prefix("rfc822; ").unwrap().to_owned(),
+            // `rfc822; address`, or `utf-8; address`.
+            recipient: field("Final-Recipient").split_once("; ").unwrap().1.to_owned(),
             status: field("Status"),
             diagnostic: field("Diagnostic-Code"),
         }
@@ -836,4 +837,32 @@ fn a_smarthost_that_hangs_gets_its_share_of_the_threads_whatever_the_domains() {
     assert_eq!(hop.connections(), 8);
     // The server can end only once nothing hangs any more.
     drop(hop);
+}
+
+#[test]
+fn what_holds_for_one_recipient_is_not_told_about_another_when_the_host_hangs_up() {
+    let busy = at_first(Step::Mail, 1, Act::SayAndClose("421 4.3.2 busy".to_owned()));
+    let rules = move |moment: Moment| match moment.step {
+        // It offers nothing, so no SMTPUTF8 either.
+        Step::Ehlo => Act::Say("250 hop".to_owned()),
+        _ => busy(moment),
+    };
+    let world = World::with_hop("", rules);
+    let id = world.mta.submit(ANN, &["eve@else.example", "gr\u{fc}n@else.example"], TEXT);
+    world.until_over(&id);
+    assert_eq!(world.hop().recipients(), ["eve@else.example"]);
+    assert_eq!(recipients(&world.only_bounce()), ["gr\u{fc}n@else.example"]);
+}
+
+#[test]
+fn a_letter_for_a_silent_host_and_another_goes_to_the_other_first() {
+    let zone = [ONE_HOP, &["live.example A {2}"]].concat();
+    let hang = at_first(Step::Greeting, usize::MAX, Act::Hang);
+    let world = World::start("--timeout 300", &zone, vec![Box::new(hang), Box::new(usual)]);
+    for _ in 0..12 {
+        world.send(&["eve@else.example"]);
+    }
+    until("the silent host has its share", || world.hop().connections() == 8);
+    world.send(&["eve@else.example", "bob@live.example"]);
+    until("bob has his letter", || world.hops[1].recipients() == ["bob@live.example"]);
 }

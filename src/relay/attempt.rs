@@ -43,10 +43,6 @@ const FEWEST_ATTEMPTS: u32 = 2;
 /// Retries come further and further apart, up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(4 * 3600);
 
-/// How long those wait who were left out because too many letters are under way to
-/// their destination.
-const CROWD_PAUSE: Duration = Duration::from_secs(5);
-
 /// Who carries letters on: everything that all attempts share.
 pub struct Courier {
     /// Where letters wait, and where bounces to our own mailboxes go.
@@ -74,10 +70,10 @@ pub struct Courier {
 /// What an attempt asks of whoever keeps order among all that are under way.
 pub trait Turns {
     /// Whether a letter may go to this destination now.
-    fn enter(&mut self, destination: &Domain) -> bool;
-    /// What came of it: whether anybody there said anything.
-    fn leave(&mut self, destination: &Domain, is_reached: bool);
-    /// Whether nobody was reached there the last time.
+    fn may_go_to(&mut self, destination: &Domain) -> bool;
+    /// What came of it: whether anything was said there about a recipient.
+    fn report(&mut self, destination: &Domain, was_heard: bool);
+    /// Whether nothing was said there the last time.
     fn is_in_trouble(&self, destination: &Domain) -> bool;
 }
 
@@ -107,8 +103,6 @@ struct Attempt<'a, 'q> {
     deferred: Vec<(usize, Answer)>,
     /// Whether the entry is gone from the queue.
     is_over: bool,
-    /// Whether somebody was left out, because too many letters are under way there.
-    is_partial: bool,
 }
 
 impl Courier {
@@ -124,18 +118,16 @@ impl Courier {
             failed: Vec::new(),
             deferred: Vec::new(),
             is_over: false,
-            is_partial: false,
         };
         let mut groups = attempt.by_destination();
-        // Those who keep us waiting come last.
+        // Those from whom nothing was heard the last time come last.
         groups.sort_by_key(|(domain, _)| turns.is_in_trouble(domain));
         for (domain, indices) in groups {
-            match turns.enter(&domain) {
-                true => {
-                    let is_reached = attempt.try_destination(&indices)?;
-                    turns.leave(&domain, is_reached);
-                }
-                false => attempt.is_partial = true,
+            // Whoever is left out, because too many letters are under way there, has
+            // another turn when the others have.
+            if turns.may_go_to(&domain) {
+                let was_heard = attempt.try_destination(&indices)?;
+                turns.report(&domain, was_heard);
             }
         }
         attempt.finish(Timestamp::now())
@@ -168,7 +160,8 @@ impl Attempt<'_, '_> {
     }
 
     /// Finds the next hop of these recipients and goes through its addresses until
-    /// one has said something about them. Says whether any did.
+    /// one has said something about them. Says whether any did, or whether it is
+    /// certain without that.
     fn try_destination(&mut self, indices: &[usize]) -> io::Result<bool> {
         let hops = match self.hops(indices) {
             Ok(hops) => hops,
@@ -278,9 +271,12 @@ impl Attempt<'_, '_> {
                 // In pure ASCII it needs nothing from the next hop that all do not have.
                 smtputf8: entry.smtputf8 && entry.is_8bit,
             };
-            let mut answers = client.deliver(&letter, &recipients, &mut self.claim.message()?);
+            let answers = client.deliver(&letter, &recipients, &mut self.claim.message()?);
             if !client.is_open() && !client.was_heard() {
-                return Ok(answers.pop().flatten());
+                let lost = answers.iter().flatten().find(|one| one.verdict == Verdict::Later);
+                if let Some(lost) = lost {
+                    return Ok(Some(lost.clone()));
+                }
             }
             let mut again = Vec::new();
             let mut is_news = false;
@@ -295,6 +291,7 @@ impl Attempt<'_, '_> {
             if is_news {
                 self.save()?;
             }
+            // The client decides about somebody each time; or this would not end.
             if again.len() == left.len() {
                 break;
             }
@@ -338,7 +335,7 @@ impl Attempt<'_, '_> {
         let courier = self.courier;
         let give_up = after(self.claim.entry.arrived, courier.give_up);
         let attempts = self.claim.entry.attempts.saturating_add(1);
-        if now >= give_up && attempts >= FEWEST_ATTEMPTS && !self.is_partial {
+        if now >= give_up && attempts >= FEWEST_ATTEMPTS {
             self.give_up();
         }
         let bounce = self.report(now)?;
@@ -349,13 +346,9 @@ impl Attempt<'_, '_> {
         }
         let entry = &mut self.claim.entry;
         entry.attempts = attempts;
-        let pause = match self.is_partial {
-            true => CROWD_PAUSE,
-            false => pause(courier.retry, attempts),
-        };
         // Not later than the moment at which we give up, so that the sender hears of
         // it then.
-        let next = after(now, pause);
+        let next = after(now, pause(courier.retry, attempts));
         entry.next = if give_up > now { next.min(give_up) } else { next };
         if !self.is_over {
             self.save()?;

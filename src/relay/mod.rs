@@ -1,7 +1,8 @@
 //! Mail for other servers: where it goes, how it gets there, and what the sender
 //! is told if it does not.
 //!
-//! What waits is kept by `store/queue.rs`.
+//! Read in this order: this file, [`client`], [`attempt`], [`worker`]; then [`route`] and
+//! [`dns`], and [`bounce`]. What waits is kept by `store/queue.rs`.
 //!
 //! Book: docs/13-the-client-side.md.
 

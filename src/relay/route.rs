@@ -156,11 +156,15 @@ impl Resolver {
             }
         }
         let has_addresses = found.iter().any(|(_, hop)| !hop.addresses.is_empty());
-        match (!has_addresses, trouble, own) {
-            (false, _, _) => Ok(found.into_iter().map(|(_, hop)| hop).collect()),
-            (true, Some(trouble), _) => Err(failed(domain, &trouble)),
-            (true, None, Some(own)) => Err(to_ourselves(domain, own)),
-            (true, None, None) => {
+        match (has_addresses, trouble, own) {
+            (true, _, _) => Ok(found.into_iter().map(|(_, hop)| hop).collect()),
+            (false, Some(trouble), _) => Err(failed(domain, &trouble)),
+            (false, None, Some(own)) => Err(to_ourselves(domain, own)),
+            (false, None, None) if exchanges.len() > HOSTS_LIMIT => {
+                let why = format!("the first {HOSTS_LIMIT} mail hosts of {domain} have no address");
+                Err(Answer::later(NO_ROUTE, why))
+            }
+            (false, None, None) => {
                 Err(Answer::never(NO_ROUTE, format!("no mail host of {domain} has an address")))
             }
         }

@@ -31,8 +31,8 @@ use crate::store::queue::{Entry, Queue, State};
 const THREADS: usize = 32;
 /// Letters under way at a time to one destination.
 const THREADS_EACH: usize = 8;
-/// The same, where nobody was reached the last time (RFC 5321 section 4.5.4.1 wants
-/// such hosts remembered): it is tried on, but it shall not keep many threads waiting.
+/// The same, where nothing was heard the last time (RFC 5321 section 4.5.4.1 wants such
+/// hosts remembered): it is tried on, but it shall not keep many threads waiting.
 const THREADS_IN_TROUBLE: usize = 2;
 /// How many such destinations are remembered: a bound on memory.
 const TROUBLES_LIMIT: usize = 10_000;
@@ -62,7 +62,7 @@ struct Plan {
     under_way: HashMap<String, usize>,
     /// All of them together.
     threads: usize,
-    /// Where nobody was reached the last time.
+    /// Where nothing was said about a recipient the last time.
     troubles: HashSet<String>,
     /// Whether all letters have the same next hop.
     has_smarthost: bool,
@@ -177,17 +177,17 @@ pub fn run(schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
 
 /// One attempt in a thread of its own.
 fn start(due: Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
-    let (for_thread, with) = (Arc::clone(schedule), Arc::clone(courier));
+    let (schedule, courier) = (Arc::clone(schedule), Arc::clone(courier));
     let id = due.id.clone();
-    // This holds if there is no thread, or if a bug ends it.
+    // The time that counts if there is no thread, or if a bug ends it.
     let next = Some(later(courier.retry));
     let waits_for = due.destination.clone();
-    let mut ticket = Ticket { schedule: for_thread, due, next, waits_for };
+    let mut ticket = Ticket { schedule, due, next, waits_for };
     let work = move || {
-        ticket.next = attempt(&mut ticket, &with).unwrap_or_else(|error| {
+        ticket.next = attempt(&mut ticket, &courier).unwrap_or_else(|error| {
             log::error!("{}: {error}", ticket.due.id);
             // What could not be written down is not known to the envelope.
-            Some(later(with.retry))
+            Some(later(courier.retry))
         });
     };
     let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work);
@@ -227,7 +227,7 @@ struct Ticket {
 
 impl Turns for Ticket {
     /// Gives the place up for one at another destination, if there is any.
-    fn enter(&mut self, destination: &Domain) -> bool {
+    fn may_go_to(&mut self, destination: &Domain) -> bool {
         let mut plan = self.schedule.plan();
         let destination = plan.name(destination);
         let is_free = !plan.is_stopping && plan.move_to(&mut self.due, destination);
@@ -235,10 +235,10 @@ impl Turns for Ticket {
         is_free
     }
 
-    fn leave(&mut self, destination: &Domain, is_reached: bool) {
+    fn report(&mut self, destination: &Domain, was_heard: bool) {
         let mut plan = self.schedule.plan();
         let destination = plan.name(destination);
-        plan.note(destination, is_reached);
+        plan.note(destination, was_heard);
     }
 
     fn is_in_trouble(&self, destination: &Domain) -> bool {
@@ -268,12 +268,12 @@ impl Plan {
         self.waiting.entry(destination).or_default().insert((due, id.to_owned()));
     }
 
-    /// Where an entry goes first, which is what it is counted under: not to those who
-    /// keep us waiting, if there are others.
+    /// Where an entry goes first, which is what it is counted under: where there is a
+    /// place, and no trouble, if it has a choice.
     fn destination(&self, entry: &Entry) -> String {
         let waiting = entry.recipients.iter().filter(|one| one.state == State::Waiting);
         let mut names: Vec<_> = waiting.map(|one| self.name(&one.address.domain)).collect();
-        names.sort_by_key(|name| self.troubles.contains(name));
+        names.sort_by_key(|name| (self.troubles.contains(name), !self.has_place(name)));
         names.into_iter().next().unwrap_or_default()
     }
 
@@ -281,9 +281,9 @@ impl Plan {
         if self.has_smarthost { "the smarthost".to_owned() } else { domain.to_string() }
     }
 
-    /// Remembers whether anybody was reached there.
-    fn note(&mut self, destination: String, is_reached: bool) {
-        if is_reached {
+    /// Remembers whether anything was heard from there.
+    fn note(&mut self, destination: String, was_heard: bool) {
+        if was_heard {
             self.troubles.remove(&destination);
         } else {
             if self.troubles.len() >= TROUBLES_LIMIT {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_was_reached_few_threads_wait_and_letters_begin_elsewhere() {
+    fn where_nothing_was_heard_few_threads_wait() {
         let ids: Vec<String> = (0..9).map(|id| id.to_string()).collect();
         let letters: Vec<_> = ids.iter().map(|id| ("dead", id.as_str())).collect();
         let mut plan = plan(&letters);

@@ -4,8 +4,8 @@
 //! file of its own, which lists names. Who makes, links or renames a file has to
 //! sync its folder as well.
 //!
-//! Every change that the store makes to a disk goes through this file. So a test
-//! can let the power fail between any two of them.
+//! Every change of a name on the way of a letter goes through this file. So a test
+//! can stop between any two of them, as a `kill -9` would.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -62,7 +62,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(not(test))]
 mod power {
-    /// Outside of tests the power does not fail by plan.
+    /// Outside of tests nothing stops by plan.
     pub fn spend() -> std::io::Result<()> {
         Ok(())
     }

@@ -84,7 +84,8 @@ impl Mta {
         assert!(ehlo.starts_with("250"), "{ehlo}");
         // All in one write: some of these servers have little patience.
         let to_lines: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
-        client.send(format!("MAIL FROM:<{from}>\r\n{to_lines}DATA\r\n"));
+        let smtputf8 = if to_lines.is_ascii() { "" } else { " SMTPUTF8" };
+        client.send(format!("MAIL FROM:<{from}>{smtputf8}\r\n{to_lines}DATA\r\n"));
         for _ in 0..=to.len() {
             let reply = client.reply();
             assert!(reply.starts_with("250"), "{reply}");
