@@ -442,7 +442,7 @@ impl Attempt<'_, '_> {
 }
 
 /// A moment so much later; one beyond all calendars is the last they have.
-fn after(start: Timestamp, time: Duration) -> Timestamp {
+pub fn after(start: Timestamp, time: Duration) -> Timestamp {
     let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
     start.checked_add(time).unwrap_or(Timestamp::MAX)
 }

@@ -21,9 +21,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::relay::attempt::{Courier, Turns};
+use crate::relay::attempt::{Courier, Turns, after};
 use crate::smtp::address::Domain;
 use crate::store::queue::{Entry, Queue, State};
 
@@ -180,14 +180,14 @@ fn start(due: Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
     let (schedule, courier) = (Arc::clone(schedule), Arc::clone(courier));
     let id = due.id.clone();
     // The time that counts if there is no thread, or if a bug ends it.
-    let next = Some(later(courier.retry));
+    let next = Some(after(Timestamp::now(), courier.retry));
     let waits_for = due.destination.clone();
     let mut ticket = Ticket { schedule, due, next, waits_for };
     let work = move || {
         ticket.next = attempt(&mut ticket, &courier).unwrap_or_else(|error| {
             log::error!("{}: {error}", ticket.due.id);
             // What could not be written down is not known to the envelope.
-            Some(later(courier.retry))
+            Some(after(Timestamp::now(), courier.retry))
         });
     };
     let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work);
@@ -203,7 +203,7 @@ fn attempt(ticket: &mut Ticket, courier: &Courier) -> io::Result<Option<Timestam
     let queue = courier.spool.queue();
     let Some(mut claim) = queue.claim(&ticket.due.id)? else {
         // Gone; or another process has it, and then we look again later.
-        return Ok(queue.read(&ticket.due.id)?.map(|_| later(PAUSE)));
+        return Ok(queue.read(&ticket.due.id)?.map(|_| after(Timestamp::now(), PAUSE)));
     };
     let is_due = ticket.due.at_once || claim.entry.next <= Timestamp::now();
     if is_due && let Some(bounce) = courier.attempt(&mut claim, ticket)? {
@@ -376,11 +376,6 @@ impl Plan {
         let heads = heads.filter_map(|(destination, ids)| Some((ids.first()?.0, destination)));
         heads.min_by_key(|(due, _)| *due).map(|(due, destination)| (due, destination.clone()))
     }
-}
-
-fn later(time: Duration) -> Timestamp {
-    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-    Timestamp::now().checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

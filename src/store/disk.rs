@@ -13,6 +13,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
+
+/// What is older than this and belongs to nothing was left by a server that is gone:
+/// a draft, a message without an envelope (the Maildir rules say 36 hours).
+pub const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
 
 /// Makes a file that did not exist, and that only its owner can read and write.
 pub fn create_file(path: &Path) -> io::Result<File> {

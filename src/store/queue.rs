@@ -23,17 +23,17 @@ use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::text::printable;
-use crate::store::disk::{make_folder, overwrite_file, remove_file, rename, sync_folder};
+use crate::store::disk::{
+    LEFTOVER_AGE, make_folder, overwrite_file, remove_file, rename, sync_folder,
+};
 use crate::store::draft::{Draft, Way};
 
-/// A message this old that no envelope belongs to was never committed.
-const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
 /// The first line of every envelope: which form the others have.
 const FORM: &str = "ehlo-queue 1";
 /// Room for a part of a message while it is measured.
@@ -488,6 +488,7 @@ mod tests {
     use crate::smtp::site::LocalMailbox;
     use crate::store::disk::power;
     use crate::store::spool::Spool;
+    use std::time::Duration;
 
     const TEXT: &str = "Return-Path: <ann@client.example>\nSubject: x\n\nGr\u{fc}\u{df}e\n";
 

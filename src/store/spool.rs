@@ -21,20 +21,18 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
-use crate::store::disk::{make_folder, remove_file, sync_folder};
+use crate::store::disk::{LEFTOVER_AGE, make_folder, remove_file, sync_folder};
 use crate::store::draft::{Draft, Way};
 use crate::store::folder::folder;
 use crate::store::header::Field;
 use crate::store::maildir;
 use crate::store::queue::{Letter, Queue, is_id, is_number};
 
-/// A draft this old belongs to a server that is gone (the Maildir rules say 36 hours).
-const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
 /// How many mailboxes are remembered as made before we begin to forget: a bound
 /// on memory, where every name is a mailbox.
 const KNOWN_LIMIT: usize = 10_000;
@@ -251,6 +249,7 @@ fn is_draft_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     fn mailbox(name: &str) -> LocalMailbox {
         LocalMailbox { domain: "host.example".to_owned(), name: name.to_owned() }
