@@ -487,3 +487,14 @@ fn an_alias_to_a_name_that_does_not_exist_is_no_such_domain() {
     let answer = next_hops(&server, "x.example");
     assert_answer(answer, Verdict::Never, "5.1.2", "no such domain: x.example");
 }
+
+#[test]
+fn an_address_that_no_host_can_have_is_never_a_next_hop() {
+    let server = DnsServer::start(&[]);
+    for address in ["0.0.0.0", "224.0.0.1", "::", "ff02::1"] {
+        let domain = Domain::Literal(address.parse().unwrap());
+        let hops = resolver(&server).next_hops(&domain, PORT, &|_, _| false);
+        let text = format!("no host has the address {domain}");
+        assert_answer(hops, Verdict::Never, "5.1.2", &text);
+    }
+}

@@ -596,6 +596,15 @@ mod tests {
     }
 
     #[test]
+    fn postmaster_is_taken_even_where_its_alias_leads_elsewhere_and_nobody_relays() {
+        let mut site = with_aliases(vec![alias(1, "postmaster", &["x@else.example"])]).unwrap();
+        site.relay = Relay::Nobody;
+        for path in ["<postmaster>", "<PostMaster@host.example>"] {
+            assert_eq!(look_up(&site, path), "x@else.example elsewhere");
+        }
+    }
+
+    #[test]
     fn postmaster_may_be_an_alias() {
         let site = with_aliases(vec![alias(1, "postmaster", &["ann"])]).unwrap();
         for path in ["<Postmaster>", "<postmaster@host.example>"] {
