@@ -272,9 +272,9 @@ impl Plan {
     /// place, and no trouble, if it has a choice.
     fn destination(&self, entry: &Entry) -> String {
         let waiting = entry.recipients.iter().filter(|one| one.state == State::Waiting);
-        let mut names: Vec<_> = waiting.map(|one| self.name(&one.address.domain)).collect();
-        names.sort_by_key(|name| (self.troubles.contains(name), !self.has_place(name)));
-        names.into_iter().next().unwrap_or_default()
+        let names = waiting.map(|one| self.name(&one.address.domain));
+        let best = names.min_by_key(|name| (self.troubles.contains(name), !self.has_place(name)));
+        best.unwrap_or_default()
     }
 
     fn name(&self, domain: &Domain) -> String {
