@@ -205,8 +205,8 @@ impl Queue {
             (Some(Ok(entry)), Some(message)) => {
                 Ok(Some(Claim { queue: self, id: id.to_owned(), message, entry }))
             }
-            (Some(Ok(_)), None) => self.set_aside(id, "its message is missing"),
-            (Some(Err(why)), _) => self.set_aside(id, &why.to_string()),
+            (Some(Ok(_)), None) => self.set_aside(id, "its message is missing").map(|()| None),
+            (Some(Err(why)), _) => self.set_aside(id, &why.to_string()).map(|()| None),
         }
     }
 
@@ -259,11 +259,10 @@ impl Queue {
         self.tmp.join(format!("{id}.envelope"))
     }
 
-    fn set_aside<T>(&self, id: &str, why: &str) -> io::Result<Option<T>> {
+    fn set_aside(&self, id: &str, why: &str) -> io::Result<()> {
         log::error!("queue entry {id}: {why}; its envelope is kept as {id}.bad");
         rename(&self.path(id, "envelope"), &self.path(id, "bad"))?;
-        sync_folder(&self.folder)?;
-        Ok(None)
+        sync_folder(&self.folder)
     }
 
     fn path(&self, id: &str, what: &str) -> PathBuf {
