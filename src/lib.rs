@@ -8,7 +8,7 @@
 //! main.rs      signals, exit codes
 //! config.rs    flags, checked
 //!    │
-//! server/      listener.rs   accept · threads.rs  a thread for each client
+//! server/      listener.rs   one port, and the threads that wait there for clients
 //!    │         clients.rs    who is connected: caps, shutdown
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet

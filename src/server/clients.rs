@@ -25,8 +25,8 @@ pub struct Clients {
     /// 0 for no limit.
     max_per_client: usize,
     live: Mutex<Live>,
-    /// Told whenever a client leaves.
-    left: Condvar,
+    /// Told when the last client has left.
+    empty: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Clients {
     /// Room for `max` clients, and `max_per_client` from one address, where 0
     /// means as many as fit.
     pub fn new(max: usize, max_per_client: usize) -> Clients {
-        Clients { max, max_per_client, live: Mutex::default(), left: Condvar::new() }
+        Clients { max, max_per_client, live: Mutex::default(), empty: Condvar::new() }
     }
 
     /// Gives a client its place, or `None` where a cap is reached.
@@ -100,7 +100,7 @@ impl Clients {
         let mut live = self.live();
         while !live.clients.is_empty() && start.elapsed() < limit {
             live.see_out();
-            live = match self.left.wait_timeout(live, SWEEP) {
+            live = match self.empty.wait_timeout(live, SWEEP) {
                 Ok((live, _)) => live,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -164,7 +164,9 @@ impl Drop for Place {
             Some(same) if *same > 1 => *same -= 1,
             _ => drop(live.per_address.remove(&group)),
         }
-        self.clients.left.notify_all();
+        if live.clients.is_empty() {
+            self.clients.empty.notify_all();
+        }
     }
 }
 

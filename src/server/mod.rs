@@ -23,9 +23,8 @@
 //! # }
 //! ```
 //!
-//! Read in this order: [`listener`], [`clients`], [`threads`], [`connection`], [`receive`];
-//! then [`identity`], [`failures`] and
-//! [`relaying`].
+//! Read in this order: [`listener`], [`clients`], [`connection`], [`receive`];
+//! then [`identity`], [`failures`] and [`relaying`].
 //!
 //! Book: docs/08-threads.md.
 
@@ -36,14 +35,14 @@ pub mod identity;
 pub mod listener;
 pub mod receive;
 pub mod relaying;
-pub mod threads;
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +54,7 @@ use crate::relay::worker::{self, Schedule};
 use crate::server::clients::Clients;
 use crate::server::connection::random_octets;
 use crate::server::failures::Failures;
-use crate::server::threads::Threads;
+use crate::server::listener::Listener;
 use crate::smtp::credentials::Users;
 use crate::smtp::session::Role;
 use crate::smtp::site::{self, Relay, Site};
@@ -65,10 +64,6 @@ use crate::store::users::{self, warn_if_readable_by_others};
 
 /// How long a shutdown waits for messages that are being received.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// How long one attempt to wake a listener may take …
-const WAKE_TIME: Duration = Duration::from_secs(1);
-/// … and the pause before the next.
-const WAKE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Everything that can be chosen about a server.
 #[derive(Debug, Clone)]
@@ -171,15 +166,18 @@ impl Default for Config {
 /// served once [`Server::run`] is called.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<(Role, TcpListener)>,
+    listeners: Vec<Arc<Listener>>,
+    addresses: Vec<(Role, SocketAddr)>,
     courier: Arc<Courier>,
+    /// Told when a handle stops the server.
+    stopped: Receiver<()>,
     handle: Handle,
 }
 
 /// Ends a running server, or lets it read its files again, from another thread.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    addresses: Vec<(Role, SocketAddr)>,
+    stop: Sender<()>,
     config: Arc<Config>,
     shared: Arc<Shared>,
 }
@@ -194,8 +192,6 @@ pub struct Shared {
     pub schedule: Arc<Schedule>,
     /// Who is connected.
     pub clients: Arc<Clients>,
-    /// What serves them.
-    pub threads: Arc<Threads>,
     /// Who failed to log in.
     pub failures: Failures,
     /// How long a command, a write, or 64 KiB of a message may take.
@@ -265,19 +261,14 @@ impl Server {
         let files = read_files(&config, random_octets()).map_err(BindError::Configuration)?;
         let smarthost = relaying::smarthost(&config).map_err(BindError::Configuration)?;
         let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
         for (role, wanted) in [
             (Role::Smtp, &config.smtp),
             (Role::Submission, &config.submission),
             (Role::Submissions, &config.submissions),
         ] {
             for &address in wanted {
-                let opened = TcpListener::bind(address)
-                    .and_then(|listener| Ok((listener.local_addr()?, listener)));
-                let (address, listener) =
-                    opened.map_err(|error| BindError::Listen(address, error))?;
-                listeners.push((role, listener));
-                addresses.push((role, address));
+                let opened = Listener::open(role, address);
+                listeners.push(opened.map_err(|error| BindError::Listen(address, error))?);
             }
         }
         let spool = Spool::open(&config.spool, &config.hostname)
@@ -289,7 +280,6 @@ impl Server {
             spool: Arc::new(spool),
             schedule: Arc::new(Schedule::new(smarthost.is_some())),
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
-            threads: Arc::default(),
             failures: Failures::default(),
             timeout: config.timeout,
             trace: config.trace,
@@ -298,16 +288,18 @@ impl Server {
             stopping: AtomicBool::new(false),
         };
         let shared = Arc::new(shared);
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address()).collect();
         let listening = addresses.iter().map(|(_, address)| *address).collect();
-        let courier = relaying::courier(&config, smarthost, listening, &shared);
-        let handle = Handle { addresses, config: Arc::new(config), shared };
-        Ok(Server { listeners, courier: Arc::new(courier), handle })
+        let courier = Arc::new(relaying::courier(&config, smarthost, listening, &shared));
+        let (stop, stopped) = mpsc::channel();
+        let handle = Handle { stop, config: Arc::new(config), shared };
+        Ok(Server { listeners, addresses, courier, stopped, handle })
     }
 
     /// Where the server listens and in which role, with the real ports: first
     /// all of the role of port 25, then 587, then 465.
     pub fn addresses(&self) -> &[(Role, SocketAddr)] {
-        &self.handle.addresses
+        &self.addresses
     }
 
     /// What ends this server from another thread.
@@ -322,8 +314,13 @@ impl Server {
         let shared = &self.handle.shared;
         thread::scope(|scope| {
             scope.spawn(|| worker::run(&shared.schedule, &self.courier));
-            for (role, listener) in &self.listeners {
-                scope.spawn(|| listener::accept(listener, *role, shared));
+            for listener in &self.listeners {
+                listener.start(shared);
+            }
+            // It fails where no handle is left, and we have one ourselves.
+            let _ = self.stopped.recv();
+            for listener in &self.listeners {
+                listener.stop(shared);
             }
         });
         // New clients find the ports closed while the others are seen out.
@@ -441,30 +438,9 @@ impl Handle {
             return;
         }
         self.shared.schedule.stop();
-        // The listeners block in `accept`: one connection each wakes them. Where we
-        // have no descriptor left for that, clients that leave give some back.
-        let start = Instant::now();
-        for (_, address) in &self.addresses {
-            while let Err(error) = TcpStream::connect_timeout(&reachable(*address), WAKE_TIME) {
-                if start.elapsed() > DRAIN_TIME {
-                    log::error!("cannot wake the listener on {address}: {error}");
-                    break;
-                }
-                self.shared.clients.see_out();
-                thread::sleep(WAKE_PAUSE);
-            }
-        }
+        // A server that is not running hears of it when it begins to.
+        let _ = self.stop.send(());
     }
-}
-
-/// The address under which we reach our own listener: "any address" is none.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
-    address
 }
 
 impl Display for BindError {

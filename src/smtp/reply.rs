@@ -404,12 +404,13 @@ impl Reply {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let last = self.lines.len().saturating_sub(1);
         for (number, text) in self.lines.iter().enumerate() {
-            let mut line = format!("{}{}", self.code, if number == last { ' ' } else { '-' });
-            if let Some(enhanced) = self.enhanced {
-                // Writing to a String cannot fail.
-                let _ = write!(line, "{enhanced} ");
-            }
-            line.push_str(text);
+            let mut line = String::with_capacity(REPLY_LINE_LIMIT);
+            let separator = if number == last { ' ' } else { '-' };
+            // Writing to a String cannot fail.
+            let _ = match self.enhanced {
+                Some(enhanced) => write!(line, "{}{separator}{enhanced} {text}", self.code),
+                None => write!(line, "{}{separator}{text}", self.code),
+            };
             out.extend(line.bytes().take(REPLY_LINE_LIMIT - "\r\n".len()));
             out.extend_from_slice(b"\r\n");
         }
