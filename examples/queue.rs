@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use ehlo::store::queue::{Entry, Queue, Recipient, State};
+use ehlo::store::envelope::{Entry, Recipient, State};
+use ehlo::store::queue::Queue;
 use jiff::Timestamp;
 use table::{Row, table};
 

@@ -25,7 +25,7 @@
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
 //!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
-//!    │         queue.rs      what has to go elsewhere
+//!    │         queue.rs      what has to go elsewhere · envelope.rs  who it is for
 //!    │         users.rs, aliases.rs  the files that people write, read
 //!    │
 //! wire/        socket.rs     one absolute deadline

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ehlo::smtp::address::{Mailbox, ReversePath};
-use ehlo::store::queue::Letter;
+use ehlo::store::envelope::Letter;
 use ehlo::store::spool::Spool;
 use jiff::{SignedDuration, Timestamp};
 use table::{Row, table};

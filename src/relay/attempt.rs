@@ -30,7 +30,8 @@ use crate::smtp::address::{Domain, ForwardPath, ReversePath};
 use crate::smtp::reply::Enhanced;
 use crate::smtp::site::{Destination, Site};
 use crate::smtp::text::printable;
-use crate::store::queue::{self, Claim, State};
+use crate::store::envelope::{self, State};
+use crate::store::queue::Claim;
 use crate::store::spool::Spool;
 use crate::wire::trace::Trace;
 
@@ -427,7 +428,7 @@ impl Attempt<'_, '_> {
         let mut draft = self.courier.spool.draft(&name, "Return-Path: <>\n", &[])?;
         draft.write(&bounce.to_text())?;
         let mailboxes: Vec<_> = destinations.iter().filter_map(Destination::mailbox).collect();
-        let letter = queue::Letter {
+        let letter = envelope::Letter {
             reverse_path: ReversePath::Null,
             smtputf8: self.claim.entry.smtputf8,
             recipients: destinations.iter().filter_map(Destination::address).cloned().collect(),

@@ -25,7 +25,8 @@ use jiff::Timestamp;
 
 use crate::relay::attempt::{Courier, Turns, after};
 use crate::smtp::address::Domain;
-use crate::store::queue::{Entry, Queue, State};
+use crate::store::envelope::{Entry, State};
+use crate::store::queue::Queue;
 
 /// Letters under way at a time.
 const THREADS: usize = 32;

@@ -1,13 +1,14 @@
 //! Messages on disk, so that they stay there.
 //!
 //! This folder knows files, links and `fsync`. It does not know how a message
-//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`], [`queue`];
-//! [`trace`], [`header`] and [`folder`] are pure text, and so are the two files
-//! that people write, [`users`] and [`aliases`].
+//! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`],
+//! [`queue`]; [`trace`], [`header`], [`folder`] and [`envelope`] are pure text, and so are
+//! the two files that people write, [`users`] and [`aliases`].
 
 pub mod aliases;
 pub mod disk;
 pub mod draft;
+pub mod envelope;
 pub mod folder;
 pub mod header;
 pub mod maildir;

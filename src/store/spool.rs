@@ -28,10 +28,11 @@ use jiff::Timestamp;
 use crate::smtp::site::LocalMailbox;
 use crate::store::disk::{LEFTOVER_AGE, make_folder, remove_file, sync_folder};
 use crate::store::draft::{Draft, Way};
+use crate::store::envelope::Letter;
 use crate::store::folder::folder;
 use crate::store::header::Field;
 use crate::store::maildir;
-use crate::store::queue::{Letter, Queue, is_id, is_number};
+use crate::store::queue::{Queue, is_id, is_number};
 
 /// How many mailboxes are remembered as made before we begin to forget: a bound
 /// on memory, where every name is a mailbox.
