@@ -320,6 +320,21 @@ fn without_descriptors_the_server_waits_and_those_inside_lose_nothing() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// Where each thread that waits took one, nothing would be left for the letter.
+#[test]
+fn threads_that_wait_for_a_client_take_no_descriptors() {
+    let spool = tempfile::tempdir().unwrap();
+    let program = ["sh", "-c", "ulimit -n 23; exec \"$0\" \"$@\"", EHLO];
+    let server = ChildServer::start(&program, spool.path(), &[]).unwrap();
+    let crowd: Vec<_> = (0..14).map(|_| Client::connect(server.address)).collect();
+    drop(crowd);
+    for _ in 0..14 {
+        server.wait_for_log("is gone");
+    }
+    send_letter(server.address);
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// Another user, with a folder and a copy of the program in it: root may write
 /// everywhere and start as many threads as it likes, others may not.
 struct Stranger {

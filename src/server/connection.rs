@@ -96,7 +96,7 @@ impl Talk<'_> {
             End::Lost(Lost::Late) => wire.reply(&reply::too_slow(&session.site().hostname)),
             End::Closed(_) | End::StartTls | End::Lost(_) | End::NoTls(_) => Ok(()),
         };
-        wire.close(matches!(end, End::Closed(Farewell::Quit)));
+        wire.close();
         Ok(end)
     }
 

@@ -11,13 +11,13 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::server::clients::Place;
-use crate::server::{DRAIN_TIME, Shared, connection};
+use crate::server::{Shared, connection};
 use crate::smtp::reply;
 use crate::smtp::session::Role;
 
@@ -40,6 +40,9 @@ pub struct Listener {
     role: Role,
     address: SocketAddr,
     waiting: Waiting,
+    /// Held by the one thread that blocks in `accept`: on Linux that takes a descriptor
+    /// for the client to come, and the others shall not take any.
+    turn: Mutex<()>,
     /// Whether the log was told that no more clients can be taken.
     is_short: AtomicBool,
 }
@@ -49,8 +52,14 @@ impl Listener {
     pub fn open(role: Role, address: SocketAddr) -> io::Result<Arc<Listener>> {
         let tcp = TcpListener::bind(address)?;
         let address = tcp.local_addr()?;
-        let (waiting, is_short) = (Waiting::default(), AtomicBool::new(false));
-        Ok(Arc::new(Listener { tcp, role, address, waiting, is_short }))
+        Ok(Arc::new(Listener {
+            tcp,
+            role,
+            address,
+            waiting: Waiting::default(),
+            turn: Mutex::default(),
+            is_short: AtomicBool::new(false),
+        }))
     }
 
     /// Its role and its address, with the real port.
@@ -60,7 +69,7 @@ impl Listener {
 
     /// Serves clients from here on, in threads of their own.
     pub fn start(self: &Arc<Listener>, shared: &Arc<Shared>) {
-        self.waiting.come_back(WAITING_LIMIT);
+        self.waiting.come_back(usize::MAX);
         while let Err(error) = self.add_thread(None, shared) {
             if shared.is_stopping() {
                 return self.waiting.leave();
@@ -69,17 +78,18 @@ impl Listener {
         }
     }
 
-    /// Waits until no thread waits here any more. The server has to be stopping.
-    pub fn stop(&self, shared: &Shared) {
-        let start = Instant::now();
+    /// Waits until no thread waits here any more, or until `end`. The server has to be
+    /// stopping.
+    pub fn stop(&self, shared: &Shared, end: Instant) {
         while self.waiting.count() > 0 {
-            // They block in `accept`, and each connection wakes one of them.
+            if Instant::now() > end {
+                log::error!("cannot wake the threads that wait at {}", self.address);
+                return;
+            }
+            // One blocks in `accept`: a connection wakes it, and then it is the next
+            // one's turn.
             match TcpStream::connect_timeout(&reachable(self.address), WAKE_TIME) {
                 Ok(_) => thread::sleep(WAKE_PAUSE),
-                Err(error) if start.elapsed() > DRAIN_TIME => {
-                    log::error!("cannot wake the threads at {}: {error}", self.address);
-                    return;
-                }
                 // We may have no descriptor left. Clients that leave give some back.
                 Err(_) => {
                     shared.clients.see_out();
@@ -103,9 +113,8 @@ impl Listener {
     /// Waits for a client that gets a place; `None` once the server is stopping.
     fn next_client(self: &Arc<Listener>, shared: &Arc<Shared>) -> Option<Place> {
         while !shared.is_stopping() {
-            let admitted = match self.tcp.accept() {
-                // The connection that wakes us for the shutdown is nobody's.
-                _ if shared.is_stopping() => break,
+            let Some(accepted) = self.accept(shared) else { break };
+            let admitted = match accepted {
                 // That client was gone before we took it.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 accepted => accepted.and_then(|(tcp, from)| self.admit(tcp, from, shared)),
@@ -124,6 +133,18 @@ impl Listener {
         }
         self.waiting.leave();
         None
+    }
+
+    /// Waits for its turn, and then for a connection; `None` once the server is stopping.
+    fn accept(&self, shared: &Shared) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        // Nothing panics while it holds this lock.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_stopping() {
+            return None;
+        }
+        let accepted = self.tcp.accept();
+        // What wakes us for the shutdown is not served, whoever it is.
+        (!shared.is_stopping()).then_some(accepted)
     }
 
     /// Gives a client its place, which is for the calling thread to serve: or `None`,
@@ -231,7 +252,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::{Config, Handle, Server};
+    use crate::server::{Config, DRAIN_TIME, Handle, Server};
     use std::io::{BufRead, BufReader};
     use std::thread::JoinHandle;
 

@@ -62,7 +62,8 @@ use crate::store::aliases;
 use crate::store::spool::Spool;
 use crate::store::users::{self, warn_if_readable_by_others};
 
-/// How long a shutdown waits for messages that are being received.
+/// How long a shutdown may take: for threads to wake up, and for messages that are
+/// being received.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// Everything that can be chosen about a server.
@@ -312,6 +313,7 @@ impl Server {
     /// under way, or 10 seconds after the shutdown began.
     pub fn run(self) {
         let shared = &self.handle.shared;
+        let mut end = Instant::now();
         thread::scope(|scope| {
             scope.spawn(|| worker::run(&shared.schedule, &self.courier));
             for listener in &self.listeners {
@@ -319,14 +321,14 @@ impl Server {
             }
             // It fails where no handle is left, and we have one ourselves.
             let _ = self.stopped.recv();
+            end = Instant::now() + DRAIN_TIME;
             for listener in &self.listeners {
-                listener.stop(shared);
+                listener.stop(shared, end);
             }
         });
         // New clients find the ports closed while the others are seen out.
         drop(self.listeners);
-        let end = Instant::now() + DRAIN_TIME;
-        let left = shared.clients.drain(DRAIN_TIME);
+        let left = shared.clients.drain(end.saturating_duration_since(Instant::now()));
         if left > 0 {
             log::warn!("{left} clients were still busy and are cut off");
         }

@@ -220,14 +220,10 @@ impl Wire {
     /// Sends what is owed and closes, so that the client can still read it. A
     /// plain close would answer octets on their way to us with a reset, and with
     /// that the client's next write fails, and its system may throw away what it
-    /// has received and not read yet: our last reply. Only of a client that
-    /// `said_goodbye` no more octets are on their way.
-    pub fn close(mut self, said_goodbye: bool) {
+    /// has received and not read yet: our last reply.
+    pub fn close(mut self) {
         self.stream.set_deadline(LINGER_TIME);
         if self.stream.write_all(&self.owed).is_err() || self.stream.end_of_output().is_err() {
-            return;
-        }
-        if said_goodbye && !self.has_input() {
             return;
         }
         let mut left = LINGER_OCTETS;
