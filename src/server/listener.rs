@@ -112,8 +112,7 @@ impl Listener {
 
     /// Waits for a client that gets a place; `None` once the server is stopping.
     fn next_client(self: &Arc<Listener>, shared: &Arc<Shared>) -> Option<Place> {
-        while !shared.is_stopping() {
-            let Some(accepted) = self.accept(shared) else { break };
+        while let Some(accepted) = self.accept(shared) {
             let admitted = match accepted {
                 // That client was gone before we took it.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,

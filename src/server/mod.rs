@@ -313,18 +313,18 @@ impl Server {
     /// under way, or 10 seconds after the shutdown began.
     pub fn run(self) {
         let shared = &self.handle.shared;
-        let mut end = Instant::now();
-        thread::scope(|scope| {
+        let end = thread::scope(|scope| {
             scope.spawn(|| worker::run(&shared.schedule, &self.courier));
             for listener in &self.listeners {
                 listener.start(shared);
             }
             // It fails where no handle is left, and we have one ourselves.
             let _ = self.stopped.recv();
-            end = Instant::now() + DRAIN_TIME;
+            let end = Instant::now() + DRAIN_TIME;
             for listener in &self.listeners {
                 listener.stop(shared, end);
             }
+            end
         });
         // New clients find the ports closed while the others are seen out.
         drop(self.listeners);
