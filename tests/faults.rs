@@ -10,7 +10,7 @@
 //! | spool is a file | `a_spool_that_is_no_folder_is_exit_78` in program.rs |
 //! | spool not writable, no space for it | `a_spool_that_cannot_be_written_…`, `a_disk_without_room_…` here |
 //! | too many clients | limits.rs; `clients.rs` |
-//! | no descriptor | `without_descriptors_…` here |
+//! | no descriptor | `without_descriptors_…`, `threads_that_wait_…` here |
 //! | no thread | `without_threads_…` here |
 //! | silent or slow client | deadlines.rs; two dialogues, `silence_…`; a crowd of them: `a_crowd_…` here |
 //! | disk full | `a_full_disk_…`, `a_disk_without_inodes_…` here |
