@@ -6,7 +6,6 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -15,8 +14,6 @@ use jiff::fmt::rfc2822;
 use crate::smtp::address::{ForwardPath, ReversePath, address_literal};
 use crate::smtp::text::printable;
 
-/// Room for both fields of an ordinary letter: a text that grows is copied each time.
-const USUAL_LENGTH: usize = 512;
 /// How much of a client's name stands in `Received`.
 const NAME_LIMIT: usize = 255;
 
@@ -45,26 +42,23 @@ pub struct TraceFields<'a> {
 impl TraceFields<'_> {
     /// Both fields, each line ending with LF.
     pub fn to_text(&self) -> String {
+        let to = match self.only_recipient {
+            Some(to) => format!("\n\tfor {to}"),
+            None => String::new(),
+        };
         // Escaped it may be four times as long, and a line has 998 octets (RFC 5322
         // section 2.1.1).
-        let mut name = printable(self.client_name);
-        name.truncate(NAME_LIMIT);
-        let mut text = String::with_capacity(USUAL_LENGTH);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "Return-Path: {}\nReceived: from {name} ({})\n\tby {} with {} id {}",
+        let name: String = printable(self.client_name).chars().take(NAME_LIMIT).collect();
+        format!(
+            "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {} id {}{to};\n\t{}\n",
             self.reverse_path,
+            name,
             address_literal(self.client_address),
             self.hostname,
             self.protocol,
             self.id,
-        );
-        if let Some(to) = self.only_recipient {
-            let _ = write!(text, "\n\tfor {to}");
-        }
-        let _ = writeln!(text, ";\n\t{}", date(self.when));
-        text
+            date(self.when),
+        )
     }
 }
 
