@@ -168,7 +168,6 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<Arc<Listener>>,
-    addresses: Vec<(Role, SocketAddr)>,
     courier: Arc<Courier>,
     /// Told when a handle stops the server.
     stopped: Receiver<()>,
@@ -289,18 +288,17 @@ impl Server {
             stopping: AtomicBool::new(false),
         };
         let shared = Arc::new(shared);
-        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address()).collect();
-        let listening = addresses.iter().map(|(_, address)| *address).collect();
+        let listening = listeners.iter().map(|listener| listener.address().1).collect();
         let courier = Arc::new(relaying::courier(&config, smarthost, listening, &shared));
         let (stop, stopped) = mpsc::channel();
         let handle = Handle { stop, config: Arc::new(config), shared };
-        Ok(Server { listeners, addresses, courier, stopped, handle })
+        Ok(Server { listeners, courier, stopped, handle })
     }
 
     /// Where the server listens and in which role, with the real ports: first
     /// all of the role of port 25, then 587, then 465.
-    pub fn addresses(&self) -> &[(Role, SocketAddr)] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<(Role, SocketAddr)> {
+        self.listeners.iter().map(|listener| listener.address()).collect()
     }
 
     /// What ends this server from another thread.
