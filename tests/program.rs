@@ -144,6 +144,17 @@ fn each_listener_is_announced_with_its_port_and_a_signal_ends_with_0() {
 }
 
 #[test]
+fn the_connection_that_wakes_the_server_for_its_end_is_no_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());
+    program.address();
+    program.signal("-TERM");
+    let (code, log) = program.end();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("client"), "{log}");
+}
+
+#[test]
 fn a_second_signal_does_not_wait_for_a_message_in_hand() {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(&["--smtp", "127.0.0.1:0"], folder.path());

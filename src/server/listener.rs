@@ -69,6 +69,7 @@ impl Listener {
 
     /// Serves clients from here on, in threads of their own.
     pub fn start(self: &Arc<Listener>, shared: &Arc<Shared>) {
+        // The first thread is wanted, whatever the limit.
         self.waiting.come_back(usize::MAX);
         while let Err(error) = self.add_thread(None, shared) {
             if shared.is_stopping() {
@@ -341,6 +342,16 @@ mod tests {
         drop((0..WAITING_LIMIT * 2).map(|_| server.client()).collect::<Vec<_>>());
         server.wait_for_threads(WAITING_LIMIT);
         server.stop();
+    }
+
+    #[test]
+    fn a_server_that_was_stopped_before_it_ran_ends_at_once() {
+        let spool = tempfile::tempdir().unwrap();
+        let smtp = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        let config = Config { smtp, spool: spool.path().to_owned(), ..Config::default() };
+        let server = Server::bind(config).unwrap();
+        server.handle().shutdown();
+        server.run();
     }
 
     #[test]
