@@ -164,9 +164,9 @@ impl OwnServer {
         let (to, _) = Mailbox::parse(&flags.to).map_err(|why| format!("{}: {why}", flags.to))?;
         let site = Site::new(&config.hostname, &config.hostname, &[], None);
         let to = ForwardPath::Mailbox(to);
-        let destinations = site.destinations(&to, Ipv4Addr::LOCALHOST.into(), false);
-        let destinations = destinations.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
-        let mailbox = destinations.iter().find_map(Destination::mailbox);
+        let resolved = site.resolve(&to, Ipv4Addr::LOCALHOST.into(), false);
+        let resolved = resolved.map_err(|refusal| format!("{}: {refusal}", flags.to))?;
+        let mailbox = resolved.destinations.iter().find_map(Destination::mailbox);
         let mailbox = mailbox.ok_or("a recipient without a mailbox")?;
         let server = Server::bind(config)?;
         Ok(OwnServer {

@@ -41,6 +41,7 @@
 //!              command.rs    one line → one command
 //!              address.rs    the grammar of addresses
 //!              credentials.rs who has which secret
+//!              dsn.rs        what a sender wants to be told (DSN)
 //!              reply.rs      every reply, by name
 //!              text.rs       client text made harmless
 //!

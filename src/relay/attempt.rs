@@ -379,7 +379,8 @@ impl Attempt<'_, '_> {
     fn way_back(&self) -> Option<Vec<Destination>> {
         let ReversePath::Mailbox(sender) = &self.claim.entry.reverse_path else { return None };
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        self.site.destinations(&ForwardPath::Mailbox(sender.clone()), nowhere, true).ok()
+        let way = self.site.resolve(&ForwardPath::Mailbox(sender.clone()), nowhere, true);
+        way.ok().map(|resolved| resolved.destinations)
     }
 
     /// Whoever waits still has waited long enough. Their sender gets the last answer,

@@ -8,6 +8,7 @@
 //! Book: docs/04-commands-and-addresses.md.
 
 use crate::smtp::address::{ForwardPath, ReversePath, is_client_name};
+use crate::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret, is_envid, is_xtext};
 use crate::smtp::reply::{self, Reply};
 
 /// The longest command line we take, CR LF included. RFC 5321 section 4.5.3.1.4
@@ -34,7 +35,7 @@ pub enum Command {
     /// `MAIL FROM:<…>`: opens a transaction.
     Mail(Mail),
     /// `RCPT TO:<…>`: one more recipient.
-    Rcpt(ForwardPath),
+    Rcpt(Rcpt),
     /// `DATA`: the message follows.
     Data,
     /// `RSET`: forget the transaction.
@@ -74,6 +75,17 @@ pub struct Mail {
     pub auth: bool,
     /// `SMTPUTF8`: addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
+    /// `RET=` and `ENVID=` (RFC 3461).
+    pub dsn: MailDsn,
+}
+
+/// What RCPT says: one recipient, and when to tell the sender about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rcpt {
+    /// Where the message goes.
+    pub to: ForwardPath,
+    /// `NOTIFY=` and `ORCPT=` (RFC 3461).
+    pub dsn: RcptDsn,
 }
 
 impl Command {
@@ -146,7 +158,68 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
         ReversePath::parse(path).map_err(|why| reply::bad_sender(&why.to_string()))?;
     let parameters = parameters(rest).ok_or_else(|| reply::bad_sender("text right after the >"))?;
 
-    let mut mail = Mail { from, size: None, auth: false, smtputf8: false };
+    let mut mail = Mail { from, size: None, auth: false, smtputf8: false, dsn: MailDsn::default() };
+    for_each(parameters, |keyword, value| {
+        match (keyword, value) {
+            ("SIZE", value) => mail.size = Some(size(value)?),
+            // Every message is stored octet for octet, so the two differ only for
+            // whoever has to pass it on.
+            ("BODY", Some(value)) if is_body(value) => {}
+            ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
+            ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
+            ("AUTH", Some(value)) if value == "<>" || is_xtext(value) => mail.auth = true,
+            ("AUTH", _) => return Err(reply::bad_parameter("AUTH is an address in xtext, or <>")),
+            ("RET", value) => {
+                let ret = value.and_then(Ret::parse);
+                mail.dsn.ret = Some(ret.ok_or(reply::bad_parameter("RET is FULL or HDRS"))?);
+            }
+            ("ENVID", Some(value)) if is_envid(value) => mail.dsn.envid = Some(value.to_owned()),
+            ("ENVID", _) => {
+                return Err(reply::bad_parameter("ENVID is xtext of at most 100 octets"));
+            }
+            _ => return Err(reply::unknown_parameter(keyword)),
+        }
+        Ok(())
+    })?;
+    Ok(mail)
+}
+
+/// `TO:<forward-path> [parameters]`
+fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
+    let path = after_keyword(argument, "TO:")
+        .ok_or_else(|| reply::bad_argument("RCPT TO:<bob@host.example>"))?;
+    let (to, rest) =
+        ForwardPath::parse(path).map_err(|why| reply::bad_recipient(&why.to_string()))?;
+    let parameters =
+        parameters(rest).ok_or_else(|| reply::bad_recipient("text right after the >"))?;
+
+    let mut rcpt = Rcpt { to, dsn: RcptDsn::default() };
+    for_each(parameters, |keyword, value| {
+        match keyword {
+            "NOTIFY" => {
+                let notify = value.and_then(Notify::parse);
+                let form = "NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY";
+                rcpt.dsn.notify = Some(notify.ok_or(reply::bad_parameter(form))?);
+            }
+            "ORCPT" => {
+                let original = value.and_then(OriginalRecipient::parse);
+                let form = "ORCPT is rfc822; and an address in xtext";
+                rcpt.dsn.orcpt = Some(original.ok_or(reply::bad_parameter(form))?);
+            }
+            _ => return Err(reply::unknown_parameter(keyword)),
+        }
+        Ok(())
+    })?;
+    Ok(rcpt)
+}
+
+/// Takes `KEYWORD` and `KEYWORD=value` apart, the keyword in upper case, and hands
+/// each to `take`. None may be given twice.
+fn for_each<'a>(
+    parameters: impl Iterator<Item = &'a str>,
+    mut take: impl FnMut(&str, Option<&'a str>) -> Result<(), Reply>,
+) -> Result<(), Reply> {
     let mut seen: Vec<String> = Vec::new();
     for parameter in parameters {
         let (keyword, value) = match parameter.split_once('=') {
@@ -154,38 +227,13 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             None => (parameter, None),
         };
         let keyword = keyword.to_ascii_uppercase();
-        match (keyword.as_str(), value) {
-            ("SIZE", value) => mail.size = Some(size(value)?),
-            // Every message is stored octet for octet, so the two differ only for
-            // whoever has to pass it on.
-            ("BODY", Some(value)) if is_body(value) => {}
-            ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
-            ("SMTPUTF8", None) => mail.smtputf8 = true,
-            ("AUTH", Some(value)) if is_xtext(value) => mail.auth = true,
-            ("AUTH", _) => return Err(reply::bad_parameter("AUTH is an address in xtext, or <>")),
-            ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
-            _ => return Err(reply::unknown_parameter(&keyword)),
-        }
+        take(&keyword, value)?;
         if seen.contains(&keyword) {
             return Err(reply::bad_parameter("a parameter was given twice"));
         }
         seen.push(keyword);
     }
-    Ok(mail)
-}
-
-/// `TO:<forward-path>`. No extension of ours gives RCPT a parameter.
-fn rcpt(argument: &str) -> Result<ForwardPath, Reply> {
-    let path = after_keyword(argument, "TO:")
-        .ok_or_else(|| reply::bad_argument("RCPT TO:<bob@host.example>"))?;
-    let (to, rest) =
-        ForwardPath::parse(path).map_err(|why| reply::bad_recipient(&why.to_string()))?;
-    let mut parameters =
-        parameters(rest).ok_or_else(|| reply::bad_recipient("text right after the >"))?;
-    match parameters.next() {
-        None => Ok(to),
-        Some(parameter) => Err(reply::unknown_parameter(parameter)),
-    }
+    Ok(())
 }
 
 /// What follows `keyword`, in upper or lower case. There is no blank between
@@ -212,21 +260,6 @@ fn size(value: Option<&str>) -> Result<u64, Reply> {
         true => Ok(digits.parse().unwrap_or(u64::MAX)),
         false => Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits")),
     }
-}
-
-/// `<>`, or text in which `+` and `=` stand as `+NN` (RFC 3461 section 4).
-fn is_xtext(value: &str) -> bool {
-    let mut chars = value.chars();
-    let is_hex = |c: Option<char>| c.is_some_and(|c| matches!(c, '0'..='9' | 'A'..='F'));
-    while let Some(c) = chars.next() {
-        match c {
-            '+' if is_hex(chars.next()) && is_hex(chars.next()) => {}
-            '+' | '=' => return false,
-            '!'..='~' => {}
-            _ => return false,
-        }
-    }
-    !value.is_empty()
 }
 
 /// The values of BODY (RFC 6152 section 2).
@@ -281,9 +314,14 @@ mod tests {
             ("MAIL FROM:<> BODY=BINARYMIME", "501 5.5.4"),
             ("MAIL FROM:<> BODY", "501 5.5.4"),
             ("MAIL FROM:<> SMTPUTF8=1", "501 5.5.4"),
-            ("MAIL FROM:<> RET=HDRS", "555 5.5.4"),
+            ("MAIL FROM:<> RET=SOME", "501 5.5.4"),
+            ("MAIL FROM:<> ENVID=a+b", "501 5.5.4"),
+            ("MAIL FROM:<> NOTIFY=NEVER", "555 5.5.4"),
             ("MAIL FROM:<> =", "555 5.5.4"),
-            ("RCPT TO:<a@b> NOTIFY=NEVER", "555 5.5.4"),
+            ("RCPT TO:<a@b> NOTIFY=ALWAYS", "501 5.5.4"),
+            ("RCPT TO:<a@b> ORCPT=bob", "501 5.5.4"),
+            ("RCPT TO:<a@b> NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4"),
+            ("RCPT TO:<a@b> RET=FULL", "555 5.5.4"),
         ] {
             assert_eq!(refusal(line), code, "{line}");
         }

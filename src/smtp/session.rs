@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
-use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, Mail};
+use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, Mail, Rcpt};
+use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::sasl::{self, Exchange, Mechanism, Progress};
-use crate::smtp::site::{Destination, LocalMailbox, Site};
+use crate::smtp::site::{Destination, LocalMailbox, Resolved, Site};
 use crate::smtp::text::printable;
 
 /// How many 5yz replies a client may collect between two messages that were
@@ -79,6 +80,8 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// The client said SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// What the sender wants in a report (RFC 3461).
+    pub dsn: MailDsn,
 }
 
 /// One accepted recipient.
@@ -88,6 +91,10 @@ pub struct Recipient {
     pub address: ForwardPath,
     /// Where it leads.
     pub destination: Destination,
+    /// Which of our aliases led there, if one did.
+    pub alias: Option<Mailbox>,
+    /// When to tell the sender about it (RFC 3461).
+    pub dsn: RcptDsn,
 }
 
 /// The answer to one line, and what follows it.
@@ -443,8 +450,8 @@ impl Session {
             }
 
             // RCPT adds one recipient; a refused one changes nothing (section 4.1.1.3).
-            (State::Mail(envelope) | State::Rcpt(envelope), Command::Rcpt(to)) => {
-                self.recipient(envelope, to)
+            (State::Mail(envelope) | State::Rcpt(envelope), Command::Rcpt(rcpt)) => {
+                self.recipient(envelope, rcpt)
             }
             (state, Command::Rcpt(_)) => go(state, reply::bad_sequence("say MAIL first")),
 
@@ -616,27 +623,30 @@ impl Session {
         if mail.size.unwrap_or(0).saturating_add(ROOM_RESERVE) > self.room {
             return go(State::Ready, reply::no_room());
         }
-        let envelope =
-            Envelope { reverse_path: mail.from, recipients: Vec::new(), smtputf8: mail.smtputf8 };
+        let envelope = Envelope {
+            reverse_path: mail.from,
+            recipients: Vec::new(),
+            smtputf8: mail.smtputf8,
+            dsn: mail.dsn,
+        };
         go(State::Mail(envelope), reply::sender_ok())
     }
 
     /// Adds a recipient to the transaction, or says why not.
-    fn recipient(&self, mut envelope: Envelope, address: ForwardPath) -> (State, Step) {
+    fn recipient(&self, mut envelope: Envelope, rcpt: Rcpt) -> (State, Step) {
         let is_user = self.user.is_some();
-        let reply = match self.site.destinations(&address, self.connected_to, is_user) {
-            _ if address.needs_smtputf8() && !envelope.smtputf8 => reply::needs_smtputf8(),
+        let reply = match self.site.resolve(&rcpt.to, self.connected_to, is_user) {
+            _ if rcpt.to.needs_smtputf8() && !envelope.smtputf8 => reply::needs_smtputf8(),
             Err(refusal) => refusal,
-            Ok(mut destinations) => {
+            Ok(mut resolved) => {
                 // The second address of a mailbox is welcome, and brings no second copy.
-                destinations.retain(|destination| !envelope.has(destination));
+                resolved.destinations.retain(|destination| !envelope.has(destination));
                 let room = self.site.max_recipients.saturating_sub(envelope.recipients.len());
-                match destinations.len() <= room {
-                    true => {
-                        envelope.add(&address, destinations);
-                        reply::recipient_ok()
-                    }
-                    false => reply::too_many_recipients(),
+                if resolved.destinations.len() <= room {
+                    envelope.add(&rcpt, resolved);
+                    reply::recipient_ok()
+                } else {
+                    reply::too_many_recipients()
                 }
             }
         };
@@ -669,9 +679,14 @@ impl Session {
 }
 
 impl Envelope {
-    fn add(&mut self, address: &ForwardPath, destinations: Vec<Destination>) {
-        let recipient = |destination| Recipient { address: address.clone(), destination };
-        self.recipients.extend(destinations.into_iter().map(recipient));
+    fn add(&mut self, rcpt: &Rcpt, resolved: Resolved) {
+        let mut dsn = rcpt.dsn.clone();
+        for destination in resolved.destinations {
+            let alias = resolved.alias.clone();
+            let rest = dsn.without_success();
+            let dsn = mem::replace(&mut dsn, rest);
+            self.recipients.push(Recipient { address: rcpt.to.clone(), destination, alias, dsn });
+        }
     }
 
     /// The mailboxes of this server among the destinations.

@@ -73,6 +73,15 @@ pub enum Destination {
     Elsewhere(Mailbox),
 }
 
+/// What an address leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// One destination or more.
+    pub destinations: Vec<Destination>,
+    /// The alias that led there, if it was one, in its one spelling.
+    pub alias: Option<Mailbox>,
+}
+
 /// Whose mail for other servers is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relay {
@@ -164,21 +173,23 @@ impl Site {
         }
     }
 
-    /// Where a recipient leads, at least one destination, or the reply that refuses
-    /// it. `connected_to` is our own address that the client chose, `is_user` is
+    /// Where a recipient leads, or the reply that refuses it. `connected_to` is our own address that the client chose, `is_user` is
     /// whether it has logged in.
-    pub fn destinations(
+    pub fn resolve(
         &self,
         to: &ForwardPath,
         connected_to: IpAddr,
         is_user: bool,
-    ) -> Result<Vec<Destination>, Reply> {
+    ) -> Result<Resolved, Reply> {
         let (local_part, domain) = match to {
             ForwardPath::Postmaster => (POSTMASTER, self.home.clone()),
             ForwardPath::Mailbox(mailbox) => {
                 match self.local_domain(&mailbox.domain, connected_to) {
                     Some(domain) => (mailbox.local_part.as_str(), domain),
-                    None if self.may_relay(is_user) => return Ok(vec![elsewhere(mailbox)]),
+                    None if self.may_relay(is_user) => {
+                        let destinations = vec![elsewhere(mailbox)];
+                        return Ok(Resolved { destinations, alias: None });
+                    }
                     None => return Err(reply::relaying_denied()),
                 }
             }
@@ -191,10 +202,10 @@ impl Site {
         let is_denied = |to: &Destination| {
             self.relay == Relay::Nobody && !is_postmaster && to.address().is_some()
         };
-        match found.iter().any(is_denied) {
-            true => Err(reply::relaying_denied()),
-            false => Ok(found),
+        if found.destinations.iter().any(is_denied) {
+            return Err(reply::relaying_denied());
         }
+        Ok(found)
     }
 
     /// Whether a client may send to other servers.
@@ -229,7 +240,10 @@ impl Site {
         match self.alias(&exact, &domain) {
             // As itself, even where mail to that name goes to somebody else.
             alias @ Some(_) => is_own(&exact) || leads_to_it(alias),
-            None => is_own(base) || leads_to_it(self.expand(&exact, &domain)),
+            None => {
+                let led = self.expand(&exact, &domain).map(|resolved| resolved.destinations);
+                is_own(base) || leads_to_it(led)
+            }
         }
     }
 
@@ -333,11 +347,16 @@ impl Site {
     }
 
     /// What a local-part at one of our domains stands for.
-    fn expand(&self, local_part: &str, domain: &str) -> Option<Vec<Destination>> {
+    fn expand(&self, local_part: &str, domain: &str) -> Option<Resolved> {
         let exact = local_part.to_ascii_lowercase();
         let name = self.meant(&exact, domain, |name| self.alias(name, domain).is_some());
-        let here = |mailbox| vec![Destination::Here(mailbox)];
-        self.alias(name, domain).or_else(|| self.mailbox(name, domain).map(here))
+        if let Some(destinations) = self.alias(name, domain) {
+            let domain = Domain::Name(domain.to_owned());
+            let alias = Some(Mailbox { local_part: name.to_owned(), domain });
+            return Some(Resolved { destinations, alias });
+        }
+        let mailbox = self.mailbox(name, domain)?;
+        Some(Resolved { destinations: vec![Destination::Here(mailbox)], alias: None })
     }
 
     /// `name+detail` means `name` (RFC 5233), unless there is an alias or a mailbox
@@ -430,8 +449,8 @@ mod tests {
 
     fn look_up_for(site: &Site, path: &str, is_user: bool) -> String {
         let (to, _) = ForwardPath::parse(path).unwrap();
-        match site.destinations(&to, HERE, is_user) {
-            Ok(destinations) => {
+        match site.resolve(&to, HERE, is_user) {
+            Ok(Resolved { destinations, .. }) => {
                 let shown = |to: &Destination| match to {
                     Destination::Here(one) => format!("{} at {}", one.name, one.domain),
                     Destination::Elsewhere(address) => format!("{address} elsewhere"),

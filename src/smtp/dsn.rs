@@ -1,0 +1,281 @@
+//! What a sender wants to be told about a letter (RFC 3461).
+//!
+//! In: the values of `RET=`, `ENVID=`, `NOTIFY=` and `ORCPT=`. Out: the same as
+//! facts, which print back in the form that goes over the wire, so that the next
+//! server gets them as we did.
+//!
+//! Left to others: who says these words when (`command.rs`), and the reports that
+//! follow from them (`relay/report/`).
+//!
+//! Book: docs/14-the-queue.md.
+
+use std::fmt::{self, Display, Formatter, Write as _};
+
+/// The longest `ENVID` and the longest `ORCPT`, in octets as sent (RFC 3461 sections
+/// 4.4 and 4.2).
+const ENVID_LIMIT: usize = 100;
+const ORCPT_LIMIT: usize = 500;
+
+/// How much of a letter comes back with a report of failure (section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ret {
+    /// All of it.
+    Full,
+    /// Its header.
+    Headers,
+}
+
+/// What MAIL says about reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MailDsn {
+    /// How much of the letter comes back.
+    pub ret: Option<Ret>,
+    /// A text by which the sender knows the letter again, in xtext (section 4.4).
+    pub envid: Option<String>,
+}
+
+/// What RCPT says about reports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RcptDsn {
+    /// When to tell the sender; `None` leaves it to us: of a failure.
+    pub notify: Option<Notify>,
+    /// The address as its first sender wrote it.
+    pub orcpt: Option<OriginalRecipient>,
+}
+
+/// The value of `NOTIFY=` (section 4.1). With all three false it is `NEVER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notify {
+    /// Once the letter is in the mailbox.
+    pub success: bool,
+    /// If it cannot be delivered.
+    pub failure: bool,
+    /// If it takes long.
+    pub delay: bool,
+}
+
+/// The value of `ORCPT=`: `type;address` (section 4.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalRecipient {
+    /// Such as `rfc822`; an atom.
+    pub address_type: String,
+    /// In xtext, as it was sent.
+    pub address: String,
+}
+
+impl Ret {
+    /// Reads `FULL` or `HDRS`, in any case.
+    pub fn parse(value: &str) -> Option<Ret> {
+        match value.to_ascii_uppercase().as_str() {
+            "FULL" => Some(Ret::Full),
+            "HDRS" => Some(Ret::Headers),
+            _ => None,
+        }
+    }
+}
+
+impl Notify {
+    /// Nothing was said about failures in so many words, and they are reported.
+    pub const DEFAULT: Notify = Notify { success: false, failure: true, delay: false };
+    /// The sender wants to hear nothing.
+    pub const NEVER: Notify = Notify { success: false, failure: false, delay: false };
+
+    /// Reads `NEVER`, or one or more of the other three words, in any case.
+    pub fn parse(value: &str) -> Option<Notify> {
+        if value.eq_ignore_ascii_case("NEVER") {
+            return Some(Notify::NEVER);
+        }
+        let mut notify = Notify::NEVER;
+        for word in value.split(',') {
+            match word.to_ascii_uppercase().as_str() {
+                "SUCCESS" => notify.success = true,
+                "FAILURE" => notify.failure = true,
+                "DELAY" => notify.delay = true,
+                _ => return None,
+            }
+        }
+        Some(notify)
+    }
+}
+
+impl RcptDsn {
+    /// What to tell the sender about this recipient.
+    pub fn wanted(&self) -> Notify {
+        self.notify.unwrap_or(Notify::DEFAULT)
+    }
+
+    /// The same for one more target of an alias: a success is told once, however many
+    /// targets there are (section 5.2.7).
+    pub fn without_success(&self) -> RcptDsn {
+        let notify = self.notify.map(|notify| Notify { success: false, ..notify });
+        RcptDsn { notify, orcpt: self.orcpt.clone() }
+    }
+}
+
+impl OriginalRecipient {
+    /// Reads `type;address`.
+    pub fn parse(value: &str) -> Option<OriginalRecipient> {
+        let (address_type, address) = value.split_once(';')?;
+        let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+        let is_type = !address_type.is_empty() && address_type.chars().all(is_atom);
+        let is_fine = is_type && is_xtext(address) && value.len() <= ORCPT_LIMIT;
+        is_fine.then(|| OriginalRecipient {
+            address_type: address_type.to_owned(),
+            address: address.to_owned(),
+        })
+    }
+
+    /// The address that a client gave, where it said nothing about an original one.
+    pub fn of(address: &str) -> OriginalRecipient {
+        let address_type = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        OriginalRecipient { address_type: address_type.to_owned(), address: xtext(address) }
+    }
+}
+
+/// Whether a text may stand after `ENVID=`.
+pub fn is_envid(value: &str) -> bool {
+    is_xtext(value) && value.len() <= ENVID_LIMIT
+}
+
+/// Printable ASCII, in which `+`, `=` and everything else stand as `+NN` (section 4).
+pub fn is_xtext(value: &str) -> bool {
+    let mut chars = value.chars();
+    let is_hex = |c: Option<char>| c.is_some_and(|c| matches!(c, '0'..='9' | 'A'..='F'));
+    while let Some(c) = chars.next() {
+        match c {
+            '+' if is_hex(chars.next()) && is_hex(chars.next()) => {}
+            '+' | '=' => return false,
+            '!'..='~' => {}
+            _ => return false,
+        }
+    }
+    !value.is_empty()
+}
+
+/// A text as xtext.
+pub fn xtext(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'!'..=b'~' if !b"+=".contains(&octet) => out.push(char::from(octet)),
+            // Writing to a String cannot fail.
+            _ => write!(out, "+{octet:02X}").unwrap_or_default(),
+        }
+    }
+    out
+}
+
+/// The text that xtext stands for. Octets that are no UTF-8 become `?`.
+pub fn from_xtext(xtext: &str) -> String {
+    let mut octets = Vec::with_capacity(xtext.len());
+    let mut rest = xtext;
+    while let Some(c) = rest.chars().next() {
+        let hex = rest.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (c, hex) {
+            ('+', Some(octet)) => {
+                octets.push(octet);
+                rest = rest.get(3..).unwrap_or_default();
+            }
+            _ => {
+                octets.extend(c.to_string().bytes());
+                rest = rest.get(c.len_utf8()..).unwrap_or_default();
+            }
+        }
+    }
+    String::from_utf8(octets).unwrap_or_else(|_| "?".to_owned())
+}
+
+/// ` RET=HDRS ENVID=…`, each where it was given: the end of a MAIL command.
+impl Display for MailDsn {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self.ret {
+            Some(Ret::Full) => f.write_str(" RET=FULL")?,
+            Some(Ret::Headers) => f.write_str(" RET=HDRS")?,
+            None => {}
+        }
+        match &self.envid {
+            Some(envid) => write!(f, " ENVID={envid}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// ` NOTIFY=FAILURE ORCPT=rfc822;…`, each where it was given: the end of a RCPT
+/// command.
+impl Display for RcptDsn {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        if let Some(notify) = self.notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        match &self.orcpt {
+            Some(orcpt) => write!(f, " ORCPT={orcpt}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Notify {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let all = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        let words: Vec<_> =
+            all.iter().filter(|(is_wanted, _)| *is_wanted).map(|one| one.1).collect();
+        f.write_str(if words.is_empty() { "NEVER".to_owned() } else { words.join(",") }.as_str())
+    }
+}
+
+impl Display for OriginalRecipient {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "{};{}", self.address_type, self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notify_is_never_or_a_list_of_the_other_words() {
+        for (text, printed) in [
+            ("never", "NEVER"),
+            ("success", "SUCCESS"),
+            ("Delay,FAILURE", "FAILURE,DELAY"),
+            ("SUCCESS,FAILURE,DELAY", "SUCCESS,FAILURE,DELAY"),
+        ] {
+            assert_eq!(Notify::parse(text).map(|it| it.to_string()), Some(printed.to_owned()));
+        }
+        for text in ["", "NEVER,FAILURE", "FAILURE,", "ALWAYS", "SUCCESS FAILURE"] {
+            assert_eq!(Notify::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_original_recipient_has_a_type_and_an_address_in_xtext() {
+        for text in ["rfc822;bob@host.example", "rfc822;a+2Bb@host.example", "x400;+20"] {
+            assert_eq!(
+                OriginalRecipient::parse(text).map(|it| it.to_string()).as_deref(),
+                Some(text)
+            );
+        }
+        for text in ["", "rfc822", "rfc822;", ";bob", "rfc 822;bob", "rfc822;a+b", "rfc822;a=b"] {
+            assert_eq!(OriginalRecipient::parse(text), None, "{text}");
+        }
+        let long = |octets: usize| format!("rfc822;{}", "b".repeat(octets - 7));
+        assert!(OriginalRecipient::parse(&long(500)).is_some());
+        assert!(OriginalRecipient::parse(&long(501)).is_none());
+    }
+
+    #[test]
+    fn an_envid_has_at_most_100_octets_of_xtext() {
+        assert!(is_envid("QQ314159") && is_envid("a+3Db"));
+        assert!(!is_envid("") && !is_envid("a b") && !is_envid(&"a".repeat(101)));
+    }
+
+    #[test]
+    fn xtext_is_read_back_as_what_it_was() {
+        fn holds(text: String) -> bool {
+            let sent = xtext(&text);
+            from_xtext(&sent) == text && (text.is_empty() || is_xtext(&sent))
+        }
+        quickcheck::quickcheck(holds as fn(String) -> bool);
+    }
+}
