@@ -12,7 +12,8 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use ehlo::smtp::credentials::{SALT_LEN, Secret, Users};
+use ehlo::smtp::auth::secret::{SALT_LEN, Secret};
+use ehlo::smtp::auth::users::Users;
 use ehlo::store::users;
 use ring::rand::{self, SystemRandom};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -56,7 +57,7 @@ fn line_for(name: &str, is_plain: bool) -> Result<String, String> {
         Secret::scram(&password, &salt)
     };
     let line = format!("{name}:{}", secret.reveal());
-    if !read(name, &line)?.check(name, &password) {
+    if !read(name, &line)?.check(name, password.as_bytes()) {
         return Err("with --plain a password has no colon: it would end there".to_owned());
     }
     Ok(line)
@@ -64,7 +65,7 @@ fn line_for(name: &str, is_plain: bool) -> Result<String, String> {
 
 /// The users of a file of this one line.
 fn read(name: &str, line: &str) -> Result<Users, String> {
-    let entries = users::parse(line).map_err(|error| error.why)?;
+    let entries = users::parse(line.as_bytes()).map_err(|error| error.why)?;
     match entries.as_slice() {
         [(found, _)] if found == name => Ok(Users::new(entries, [0; 32])),
         _ => Err("expected a name, and nothing else of a line".to_owned()),

@@ -2,7 +2,7 @@
 //!
 //! One line for each attempt: how long after the one before, and how old the letter
 //! is then. Attempts at equal distances share a line. The pauses are those of
-//! `ehlo::relay::attempt::pause`, which the server itself uses. `--retry` and
+//! `ehlo::relay::plan::pause`, which the server itself uses. `--retry` and
 //! `--give-up` are the flags of the server; with `--svg` the same becomes a drawing:
 //!
 //! ```text
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
-use ehlo::relay::attempt::pause;
+use ehlo::relay::plan::pause;
 use plotters::prelude::*;
 
 /// A drawing, and a table, of more attempts would help nobody.

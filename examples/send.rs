@@ -21,9 +21,10 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use ehlo::relay::client::{Client, Credentials, Dial, Letter, Security};
-use ehlo::relay::{Answer, Verdict};
+use ehlo::relay::client::{Client, Credentials, Dial, Outgoing, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
+use ehlo::smtp::answer::{Answer, Verdict};
+use ehlo::smtp::dsn::{MailDsn, RcptDsn};
 use jiff::Zoned;
 use jiff::fmt::rfc2822;
 use native_tls::{Certificate, TlsConnector};
@@ -110,18 +111,21 @@ fn send(flags: &Flags) -> Result<usize, String> {
     }
     let mut client = connect(flags)?;
     let from = ReversePath::Mailbox(flags.from.clone());
-    let is_ascii = |address: &&Mailbox| address.to_string().is_ascii();
     // On the wire each line end is two octets.
     let line_ends = message.iter().filter(|octet| **octet == b'\n').count();
-    let letter = Letter {
+    let letter = Outgoing {
         from: &from,
         size: (message.len() + line_ends) as u64,
         is_8bit: !message.is_ascii(),
-        smtputf8: !recipients.iter().chain([&&flags.from]).all(is_ascii),
+        // They stand in the header.
+        needs_smtputf8: recipients.iter().any(|to| to.needs_smtputf8()),
+        dsn: &MailDsn::default(),
     };
 
     let mut refused = 0;
-    let mut waiting: Vec<Mailbox> = recipients.into_iter().cloned().collect();
+    let dsn = RcptDsn::default();
+    let mut waiting: Vec<To> =
+        recipients.into_iter().map(|mailbox| To { mailbox, dsn: &dsn }).collect();
     // Those who do not fit into one transaction get one of their own.
     while !waiting.is_empty() {
         let answers = client.deliver(&letter, &waiting, &mut message.as_slice());
@@ -132,7 +136,7 @@ fn send(flags: &Flags) -> Result<usize, String> {
                 None => left.push(to),
                 Some(answer) if answer.verdict == Verdict::Delivered => granted = Some(answer),
                 Some(answer) => {
-                    eprintln!("send: {to}: {}", answer.text);
+                    eprintln!("send: {}: {}", to.mailbox, answer.text);
                     refused += 1;
                 }
             }

@@ -3,10 +3,12 @@
 //! Every state times every command: a new [`Session`] is brought to the state,
 //! is given the command, and its answer becomes one cell. Nothing here knows
 //! the rules, so the table cannot be wrong about them; chapter 5 prints it and a
-//! test compares. With `--svg` the same answers become a drawing:
+//! test compares. With `--svg` the same answers become a drawing, and with
+//! `--patience` it tells how long a session bears with what:
 //!
 //! ```text
 //! cargo run --example states -- --svg > docs/states.svg
+//! cargo run --example states -- --patience
 //! ```
 //!
 //! Book: docs/05-state-machine.md.
@@ -15,9 +17,11 @@ use std::env;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use ehlo::smtp::credentials::{Secret, Users};
-use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, State, Step};
+use ehlo::smtp::auth::secret::Secret;
+use ehlo::smtp::auth::users::Users;
+use ehlo::smtp::session::{BadLine, Next, Outcome, Outside, Role, Session, State, Step};
 use ehlo::smtp::site::Site;
 
 /// The states of the table, and what a client says to get there.
@@ -38,7 +42,17 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
     site.has_tls = true;
     site.allow_plain_auth = true;
     let secret = Secret::Plain("secret".to_owned());
-    site.users = Some(Users::new(vec![("bob".to_owned(), secret)], [0; 32]));
+    site.set_users(Users::new(vec![("bob".to_owned(), secret)], [0; 32]));
+    Arc::new(site)
+});
+
+/// A server with a hundred mailboxes more.
+static MANY: LazyLock<Arc<Site>> = LazyLock::new(|| {
+    let names: Vec<String> = (0..100).map(|number| format!("n{number}")).collect();
+    let mut site = Site::new("localhost", "localhost", &[], Some(&names));
+    site.allow_plain_auth = true;
+    let secret = Secret::Plain("secret".to_owned());
+    site.set_users(Users::new(vec![("bob".to_owned(), secret)], [0; 32]));
     Arc::new(site)
 });
 
@@ -82,8 +96,13 @@ struct Answer {
 }
 
 fn main() {
-    let wants_svg = env::args().any(|arg| arg == "--svg");
-    print!("{}", if wants_svg { svg() } else { table() });
+    let wanted = env::args().nth(1).unwrap_or_default();
+    let text = match wanted.as_str() {
+        "--svg" => svg(),
+        "--patience" => patience(),
+        _ => table(),
+    };
+    print!("{text}");
 }
 
 /// Everything that can happen in a state.
@@ -109,6 +128,7 @@ fn rows() -> Vec<Row> {
         line("MAIL", "MAIL FROM:<> SIZE=big", "bad parameter"),
         line("MAIL", "MAIL FROM:<> COLOUR=red", "unknown parameter"),
         line("MAIL", "MAIL FROM:<> SIZE=99999999999", "too large"),
+        line("MAIL", "MAIL FROM:<ä@b.example>", "without SMTPUTF8"),
         line("RCPT", "RCPT TO:<bob@localhost>", ""),
         line("RCPT", "RCPT TO:<bob@>", "bad address"),
         line("RCPT", "RCPT TO:<bob@else.example>", "not one of our domains"),
@@ -125,11 +145,13 @@ fn rows() -> Vec<Row> {
         line("VRFY", "VRFY", "without a name"),
         line("EXPN", "EXPN list", ""),
         line("STARTTLS", "STARTTLS", ""),
+        line("STARTTLS", "STARTTLS now", "with an argument"),
         line("AUTH", "AUTH PLAIN", ""),
         line("AUTH", "AUTH PLAIN AGJvYgBzZWNyZXQ=", "right"),
         line("AUTH", "AUTH PLAIN AGJvYgB3cm9uZw==", "wrong password"),
         line("AUTH", "AUTH LOGIN", ""),
         line("AUTH", "AUTH NTLM", "not offered"),
+        line("AUTH", "AUTH", "without a mechanism"),
         line("a response", RIGHT, "a right response"),
         line("a response", WRONG, "a wrong one"),
         line("a response", "*", ""),
@@ -146,7 +168,7 @@ fn rows() -> Vec<Row> {
             event: Event::Lines("HELLO", 21),
         },
         bad("", "a line that is too long", BadLine::TooLong),
-        bad("", "a line with a bare CR or LF", BadLine::BareNewline),
+        bad("bare CR or LF", "a line with a bare CR or LF", BadLine::BareNewline),
         bad("", "a line with a NUL", BadLine::Nul),
         line("HTTP", "GET / HTTP/1.1", ""),
         bad("TLS", "a TLS handshake", BadLine::Tls),
@@ -155,13 +177,17 @@ fn rows() -> Vec<Row> {
 
 /// A session that has just come to a state.
 fn session_in((name, lines): (&str, &[&str])) -> Session {
-    let our_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let mut session = Session::new(Arc::clone(&SITE), Role::Smtp, our_address, String::new);
+    let mut session = session_of(&SITE);
     for line in lines {
         session.line(line.as_bytes());
     }
     assert_eq!(name_of(session.state()), name, "{lines:?} does not lead there any more");
     session
+}
+
+fn session_of(site: &Arc<Site>) -> Session {
+    let our_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Session::new(Arc::clone(site), Role::Smtp, our_address, String::new)
 }
 
 fn name_of(state: &State) -> &'static str {
@@ -182,7 +208,7 @@ fn probe(mut session: Session, event: &Event) -> Answer {
             let step = session.line(line.as_bytes());
             // The handshake itself needs no probing.
             if step.next == Next::StartTls {
-                session = session.encrypted();
+                session = session.after_handshake();
             }
             codes(&step)
         }
@@ -203,7 +229,7 @@ fn probe(mut session: Session, event: &Event) -> Answer {
             let step = session.line(b"DATA");
             match step.next {
                 Next::Message(_) => {
-                    format!("{}, {}", codes(&step), codes(&session.stored(outcome)))
+                    format!("{}, {}", codes(&step), codes(&session.message_ended(outcome)))
                 }
                 Next::Command | Next::StartTls | Next::Close(_) => codes(&step),
             }
@@ -246,6 +272,84 @@ pub fn table() -> String {
         table.push('\n');
     }
     table
+}
+
+/// Nobody asks more often than this to find out that there is no limit.
+const OFTEN: usize = 1000;
+
+/// The table of chapter 5 about patience, in Markdown: how often a session without a
+/// message bears with what, found by doing it.
+pub fn patience() -> String {
+    let mut table =
+        "| a client, without a message that is taken | is answered |\n| --- | --- |\n".to_owned();
+    let recipients = |count: usize| {
+        let rcpt = |number| format!("RCPT TO:<n{number}@localhost>");
+        let mut lines = vec!["EHLO c".to_owned(), "MAIL FROM:<ann@client.example>".to_owned()];
+        lines.extend((0..count).map(rcpt));
+        lines
+    };
+    let dead = "RCPT TO:<eve@localhost>";
+    let hello = || vec!["EHLO c".to_owned()];
+    for (title, before, line) in [
+        ("says `HELLO`, or whatever else is refused", Vec::new(), "HELLO"),
+        ("names recipients that are refused, and none that is accepted", recipients(0), dead),
+        ("names them beside one that is accepted", recipients(1), dead),
+        ("names them beside 100 that are accepted", recipients(100), dead),
+        ("says `NOOP`", Vec::new(), "NOOP"),
+        ("says `RSET`", Vec::new(), "RSET"),
+        ("says `HELP`", Vec::new(), "HELP"),
+        ("says `VRFY bob`", Vec::new(), "VRFY bob"),
+        ("says `EXPN list`", Vec::new(), "EXPN list"),
+        ("says `EHLO client.example`", Vec::new(), "EHLO client.example"),
+        ("says `HELO client.example`", Vec::new(), "HELO client.example"),
+        ("tries a wrong password", hello(), "AUTH PLAIN AGJvYgB3cm9uZw=="),
+    ] {
+        let _ = writeln!(table, "| {title} | {} |", bear(&before, line));
+    }
+    let _ = writeln!(table, "| says `NOOP` once in a time-out | {} |", outlast());
+    table
+}
+
+/// How often a line is answered after these lines, and how.
+fn bear(before: &[String], line: &str) -> String {
+    let mut session = session_of(&MANY);
+    for line in before {
+        session.line(line.as_bytes());
+    }
+    let mut counts: Vec<(Duration, usize)> = Vec::new();
+    for _ in 0..OFTEN {
+        let step = session.line(line.as_bytes());
+        if let Next::Close(_) = step.next {
+            let times =
+                counts.iter().map(|(pause, count)| format!("{count} times {}", after(*pause)));
+            let end = format!("then {} {}", codes(&step), after(step.pause));
+            return times.chain([end]).collect::<Vec<_>>().join(", ");
+        }
+        match counts.last_mut() {
+            Some((pause, count)) if *pause == step.pause => *count += 1,
+            _ => counts.push((step.pause, 1)),
+        }
+    }
+    format!("{OFTEN} times and more")
+}
+
+fn after(pause: Duration) -> String {
+    if pause.is_zero() { "at once".to_owned() } else { format!("after {} s", pause.as_secs()) }
+}
+
+/// For how many time-outs a session may last.
+fn outlast() -> String {
+    let mut session = session_of(&MANY);
+    let mut age = Duration::ZERO;
+    for number in 1..OFTEN {
+        age += MANY.timeout;
+        session.set_outside(Outside { age, ..Outside::default() });
+        let step = session.line(b"NOOP");
+        if let Next::Close(_) = step.next {
+            return format!("{} times, then {}", number - 1, codes(&step));
+        }
+    }
+    "for ever".to_owned()
 }
 
 /// One arrow of the drawing: a change of state, and everything that causes it.
@@ -315,7 +419,7 @@ pub fn svg() -> String {
     }
     draw_box(&mut svg, MARGIN, FLOOR_TOP, width - 2 * MARGIN, CLOSED);
     // The server speaks first.
-    let greeting = format!("{} greeting", session_in(STATES[0]).greet().code());
+    let greeting = format!("{} greeting", session_in(STATES[0]).greet().reply.code());
     draw_line(&mut svg, &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
     let note = "Everything else is answered and leaves the state as it is.";

@@ -86,18 +86,27 @@ struct Flags {
     #[argh(option, arg_name = "PEM")]
     smarthost_ca: Option<PathBuf>,
 
-    /// ask this DNS server (default: the first of /etc/resolv.conf)
+    /// ask this DNS server; repeatable (default: all of /etc/resolv.conf)
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
-    dns: Option<SocketAddr>,
+    dns: Vec<SocketAddr>,
 
     /// port of the servers found by DNS (default 25)
     #[argh(option, arg_name = "N", from_str_fn(positive))]
     relay_port: Option<u16>,
 
+    /// send mail to servers on this machine, too, for experiments
+    #[argh(switch)]
+    loopback_hops: bool,
+
     /// time until the second attempt, doubled for each further one up to 4 hours
     /// (default 300)
     #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
     retry: Option<Duration>,
+
+    /// age at which a sender who asked for it hears of the delay (default 14400, 4
+    /// hours)
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
+    warn: Option<Duration>,
 
     /// age at which a letter goes back to its sender (default 432000, 5 days)
     #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
@@ -177,8 +186,10 @@ pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
         smarthost_ca: flags.smarthost_ca,
         dns: flags.dns,
         relay_port: flags.relay_port.unwrap_or(default.relay_port),
+        loopback_hops: flags.loopback_hops,
         relay_timeout: default.relay_timeout,
         retry: flags.retry.unwrap_or(default.retry),
+        warn: flags.warn.unwrap_or(default.warn),
         give_up: flags.give_up.unwrap_or(default.give_up),
         max_size: flags.max_size.unwrap_or(default.max_size),
         max_recipients: flags.max_recipients.unwrap_or(default.max_recipients),
@@ -279,10 +290,20 @@ mod tests {
 
     #[test]
     fn flags_that_repeat_add_up() {
-        let args =
-            ["--smtp", "127.0.0.1:0", "--smtp", "[::1]:25", "--domain", "B\u{fc}cher.example"];
+        let args = [
+            "--smtp",
+            "127.0.0.1:0",
+            "--smtp",
+            "[::1]:25",
+            "--dns",
+            "127.0.0.1:53",
+            "--dns",
+            "[::1]:53",
+            "--domain",
+            "B\u{fc}cher.example",
+        ];
         let config = config(&args);
-        assert_eq!(config.smtp.len(), 2);
+        assert_eq!((config.smtp.len(), config.dns.len()), (2, 2));
         assert_eq!(config.domains, ["xn--bcher-kva.example"]);
     }
 

@@ -41,8 +41,8 @@ use std::time::Duration;
 use native_tls::{TlsConnector, TlsStream};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::smtp::login::Login;
-use crate::smtp::sasl::{self, Mechanism};
+use crate::smtp::auth::exchange::ClientExchange;
+use crate::smtp::auth::mechanism::{self, Mechanism};
 use crate::smtp::text::printable;
 
 /// How long the player waits for one line of the server.
@@ -202,7 +202,8 @@ impl Peer {
         let mut nonce = [0; 18];
         // Without randomness this login would be weak; it is a test all the same.
         let _ = SystemRandom::new().fill(&mut nonce);
-        let (mut login, initial) = Login::begin(mechanism, user, password, &sasl::nonce(nonce));
+        let (mut login, initial) =
+            ClientExchange::begin(mechanism, user, password, &mechanism::nonce(nonce));
         let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
         self.unsent.extend_from_slice(format!("AUTH {}{initial}\r\n", mechanism.name()).as_bytes());
         loop {

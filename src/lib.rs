@@ -8,41 +8,58 @@
 //! main.rs      signals, exit codes
 //! config.rs    flags, checked
 //!    │
-//! server/      listener.rs   one port, and the threads that wait there for clients
+//! server/      mod.rs        Server and Handle
+//!    │         listener.rs   one port, and the threads that wait there for clients
 //!    │         clients.rs    who is connected: caps, shutdown
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
 //!    │         identity.rs   certificate and key · failures.rs  failed logins
 //!    │         relaying.rs   what relay/ needs, made of flags and files
 //!    │
-//! relay/       worker.rs     when each letter is tried, and in which thread
-//!    │         attempt.rs    one attempt at one letter
-//!    │         client.rs     the other half of the protocol
-//!    │         route.rs      where the mail for a domain goes · dns.rs  questions
-//!    │         bounce.rs     what the sender is told, pure text
+//! relay/       mod.rs        the way through the room
+//!    │         worker.rs     the threads
+//!    │         plan.rs       which entry is tried when, and how many at once, pure
+//!    │         delivery.rs   one entry, once · conclusion.rs  what follows from it
+//!    │         courier.rs    what all attempts share
+//!    │         mailbox.rs    the way into a mailbox here
+//!    │         client/       the other half of the protocol: mod.rs, dial.rs  until MAIL ·
+//!    │         transaction.rs  from MAIL to the final dot · extensions.rs  what EHLO said
+//!    │         route.rs      where the mail for a domain goes
+//!    │         report/       what the sender is told, pure text: mod.rs, human.rs  for a
+//!    │         person · status.rs  for a program · original.rs  what comes back · fold.rs
 //!    │
-//! store/       spool.rs      one message to all its mailboxes, for good
+//! dns/         mod.rs        questions, and what is known then · exchange.rs  one question
+//!    │         to one server · message.rs  the octets
+//!    │
+//! store/       mod.rs        the way through the room
+//!    │         spool.rs      one message to all its destinations, for good
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
-//!    │         folder.rs     mailbox → folder · header.rs, trace.rs  pure text
-//!    │         queue.rs      what has to go elsewhere · envelope.rs  who it is for
-//!    │         users.rs, aliases.rs  the files that people write, read
+//!    │         folder.rs     mailbox → folder
+//!    │         queue.rs      what has to go somewhere · envelope.rs  who it is for
+//!    │         header.rs     the one reader of header sections · trace.rs  our own fields
+//!    │         users.rs, aliases.rs, text_file.rs  the files that people write, read
 //!    │
-//! wire/        socket.rs     one absolute deadline
+//! wire/        mod.rs        the way through the room
+//!    │         socket.rs     one absolute deadline
 //!    │         stream.rs     in clear or under TLS
 //!    │         lines.rs      lines in, replies out, close · replies.rs  the other end
 //!    │         body.rs       dots and line ends of a message, pure
 //!    │         trace.rs      the dialogue, printed
 //!    │
-//! smtp/        session.rs    the order of commands: the state machine
-//!              site.rs       whose mail this is
-//!              login.rs      the client's half of AUTH
-//!              sasl.rs       the exchanges of AUTH
+//! smtp/        mod.rs        the way through the room
+//!              session/      the order of commands: the state machine · step.rs  what goes in
+//!                            and out · transaction.rs  MAIL, RCPT · login.rs  AUTH ·
+//!                            patience.rs  when it is enough · shown.rs  what a log may show
+//!              site/         whose mail this is · expansion.rs  what an alias leads to ·
+//!                            senders.rs  who sends as whom
+//!              auth/         exchange.rs  both halves of AUTH · mechanism.rs, plain.rs,
+//!                            cram_md5.rs, scram.rs · users.rs  who has which · secret.rs
 //!              command.rs    one line → one command
+//!              answer.rs     what a reply means for a recipient
+//!              reply/        mod.rs, ours.rs  every reply by name · parse.rs  those of others
 //!              address.rs    the grammar of addresses
-//!              credentials.rs who has which secret
 //!              dsn.rs        what a sender wants to be told (DSN)
-//!              reply.rs      every reply, by name
 //!              text.rs       client text made harmless
 //!
 //! dialogue.rs  plays scripts against a server; nothing here uses it
@@ -55,6 +72,7 @@
 
 pub mod config;
 pub mod dialogue;
+pub mod dns;
 pub mod relay;
 pub mod server;
 pub mod smtp;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD};
-use ehlo::smtp::login::Login;
-use ehlo::smtp::sasl::Mechanism;
+use ehlo::smtp::auth::exchange::ClientExchange;
+use ehlo::smtp::auth::mechanism::Mechanism;
 
 use common::child::{ChildServer, EHLO, output};
 use common::{Client, TestServer, files, test_file};
@@ -45,7 +45,8 @@ fn log_in<S: Read + Write>(
     user: &str,
     password: &str,
 ) -> String {
-    let (mut login, initial) = Login::begin(mechanism, user, password, "a-nonce-for-tests");
+    let (mut login, initial) =
+        ClientExchange::begin(mechanism, user, password, "a-nonce-for-tests");
     let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
     let mut reply = client.ask(&format!("AUTH {}{initial}", mechanism.name()));
     while let Some(challenge) = reply.strip_prefix("334 ") {
@@ -270,7 +271,8 @@ fn the_last_step_of_scram_wants_an_empty_line_and_nothing_else() {
     ] {
         let mut client = Client::connect(server.address);
         client.all_granted(&["EHLO c.example"]);
-        let (mut login, first) = Login::begin(Mechanism::ScramSha256, "ann", "secret", "nonce");
+        let (mut login, first) =
+            ClientExchange::begin(Mechanism::ScramSha256, "ann", "secret", "nonce");
         let reply = client.ask(&format!("AUTH SCRAM-SHA-256 {}", first.unwrap()));
         let proof = login.answer(reply.strip_prefix("334 ").unwrap()).unwrap();
         let reply = client.ask(&proof);

@@ -37,15 +37,12 @@ const FEWEST_NAMED_FILES: usize = 20;
 const AT_A_TIME: usize = 8;
 
 /// What every chapter has, in this order, each at the start of a line.
-const PARTS: [&str; 7] = [
-    "**Goal:**",
-    "**Code:**",
-    "**Invariants:**",
-    "**A question to predict:**",
-    "## What real servers do",
-    "## Exercises",
-    "## RFC reading",
-];
+const PARTS: [&str; 5] =
+    ["**Goal:**", "**Code:**", "## What real servers do", "## Exercises", "## RFC reading"];
+
+/// What stands between the code and the first section: the question best before the
+/// invariants, which may give the answer away.
+const BEFORE_THE_FIRST_SECTION: [&str; 2] = ["**A question to predict:**", "**Invariants:**"];
 
 /// Files that may leave out their `//! Book:` line, because they are no more
 /// than a list of modules or the way in.
@@ -241,6 +238,13 @@ fn every_chapter_has_the_same_parts_in_the_same_order() {
                 None => wrong.push(format!("{path}: no line begins with `{part}`")),
             }
         }
+        let at = |part: &str| prose.iter().find(|(_, line)| line.starts_with(part));
+        let first_section = at("## ").map_or(usize::MAX, |(line, _)| *line);
+        for part in BEFORE_THE_FIRST_SECTION {
+            if at(part).is_none_or(|(line, _)| *line > first_section) {
+                wrong.push(format!("{path}: `{part}` does not stand before the first section"));
+            }
+        }
     }
     assert_none(wrong, "a chapter looks like every other");
 }
@@ -389,6 +393,25 @@ fn the_state_table_is_what_the_state_machine_says() {
         printed == expected.trim(),
         "chapter 5 differs from the state machine: {differs:?}\n\
          put what this prints between its two marks: cargo run --example states"
+    );
+}
+
+#[test]
+fn the_table_of_patience_is_what_the_state_machine_says() {
+    let chapter = Page::read("docs/05-state-machine.md");
+    let printed = chapter.text.split_once("<!-- patience -->").and_then(|(_, rest)| {
+        let (table, _) = rest.split_once("<!-- /patience -->")?;
+        Some(table.trim())
+    });
+    let printed =
+        printed.expect("chapter 5 has the lines <!-- patience --> and <!-- /patience -->");
+    let expected = states::patience();
+    assert!(expected.lines().count() > 10, "a table of {} lines", expected.lines().count());
+    assert_eq!(
+        printed,
+        expected.trim(),
+        "left: chapter 5; put what this prints between its two marks: \
+         cargo run --example states -- --patience"
     );
 }
 

@@ -21,12 +21,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{TestServer, test_file};
-use ehlo::relay::Answer;
-use ehlo::relay::Verdict;
-use ehlo::relay::client::{Client, ConnectError, Credentials, Dial, Letter, Security};
+use ehlo::relay::client::{Client, ConnectError, Credentials, Dial, Outgoing, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
-use ehlo::smtp::credentials::{Secret, Users};
-use ehlo::smtp::sasl::{self, Mechanism, Progress};
+use ehlo::smtp::answer::{Answer, Verdict};
+use ehlo::smtp::auth::exchange::{self, Progress};
+use ehlo::smtp::auth::mechanism::Mechanism;
+use ehlo::smtp::auth::secret::Secret;
+use ehlo::smtp::auth::users::Users;
+use ehlo::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret};
 use native_tls::{Certificate, Identity, TlsAcceptor, TlsConnector};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -162,7 +164,7 @@ fn serve_login(wire: &mut BufReader<Box<dyn Octets>>) {
     let command = line();
     let mut words = command.strip_prefix("AUTH ").unwrap().splitn(2, ' ');
     let mechanism = Mechanism::parse(words.next().unwrap()).unwrap();
-    let mut progress = sasl::begin(mechanism, words.next(), "server", "hop.example", &users);
+    let mut progress = exchange::begin(mechanism, words.next(), "server", "hop.example", &users);
     while let Progress::Challenge(exchange, challenge) = progress {
         write!(wire.get_mut(), "334 {challenge}\r\n").unwrap();
         let mut line = String::new();
@@ -206,16 +208,32 @@ fn mailboxes(addresses: &[&str]) -> Vec<Mailbox> {
     addresses.iter().map(|address| Mailbox::parse(address).unwrap().0).collect()
 }
 
+/// What nobody has asked for.
+const NO_MAIL_DSN: &MailDsn = &MailDsn { ret: None, envid: None };
+const NO_RCPT_DSN: &RcptDsn = &RcptDsn { notify: None, orcpt: None };
+
+/// A letter in ASCII, with nothing special to it.
+fn plain<'a>(from: &'a ReversePath, message: &str) -> Outgoing<'a> {
+    let size = message.replace('\n', "\r\n").len() as u64;
+    Outgoing { from, size, is_8bit: false, needs_smtputf8: false, dsn: NO_MAIL_DSN }
+}
+
 /// Has a message in file form sent from `<ann@me.example>`.
 fn deliver(client: &mut Client, to: &[&str], message: &str) -> Vec<Option<Answer>> {
     let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-    let letter = Letter {
-        from: &from,
-        size: message.replace('\n', "\r\n").len() as u64,
-        is_8bit: !message.is_ascii(),
-        smtputf8: false,
-    };
-    client.deliver(&letter, &mailboxes(to), &mut message.as_bytes())
+    let letter = Outgoing { is_8bit: !message.is_ascii(), ..plain(&from, message) };
+    deliver_to(client, &letter, to, &mut message.as_bytes())
+}
+
+fn deliver_to(
+    client: &mut Client,
+    letter: &Outgoing,
+    to: &[&str],
+    message: &mut dyn Read,
+) -> Vec<Option<Answer>> {
+    let mailboxes = mailboxes(to);
+    let to: Vec<To> = mailboxes.iter().map(|mailbox| To { mailbox, dsn: NO_RCPT_DSN }).collect();
+    client.deliver(letter, &to, message)
 }
 
 /// Such as `Later 4.4.2`, or `-` for another transaction.
@@ -330,6 +348,114 @@ fn helo_is_said_after_a_refused_ehlo_and_not_after_421_or_a_close() {
 }
 
 #[test]
+fn a_hop_may_greet_twice_whenever_the_second_greeting_comes() {
+    let (ehlo, helo) = ("C: EHLO me.example", "C: HELO me.example");
+    for begin in [
+        &["S: 220 a", "S: 220 b", ehlo, "S: 250 a"][..],
+        &["S: 220-a", "S: 220 b", "S: 220 c", ehlo, "S: 250 a"],
+        &["S: 220 a", ehlo, "S: 220 b", "S: 250 a"],
+        &["S: 220 a", ehlo, "S: 220-b", "S: 220 c", "S: 250-a", "S: 250 SIZE"],
+        &["S: 220 a", ehlo, "S: 220 b", "S: 500 what?", helo, "S: 250 a"],
+    ] {
+        let mail = if begin.contains(&"S: 250 SIZE") { "C: MAIL*" } else { TRANSACTION[0] };
+        let (answers, _, heard) = send(&[begin, &[mail], &TRANSACTION[1..], &QUIT], &BOB, MESSAGE);
+        assert_eq!(answers, ["Delivered 2.6.0"], "{begin:?}");
+        assert_eq!(heard.rest, "");
+    }
+    for begin in [
+        &["S: 220 a", "S: 220 b", "S: 220 c"][..],
+        &["S: 220 a", "S: 220 b", ehlo, "S: 220 c", "S: 250 a"],
+        &["S: 220 a", ehlo, "S: 220 b", "S: 220 c", "S: 250 a"],
+        &["S: 220 a", "S: 554 b"],
+        &["S: 220 a", ehlo, "S: 500 what?", "S: 220 b"],
+    ] {
+        let (answers, is_open, heard) = send(&[begin], &BOB, MESSAGE);
+        assert_eq!((answers, is_open), (vec!["Later 4.5.0".to_owned()], false), "{begin:?}");
+        assert_eq!(heard.rest, "");
+    }
+    // Under TLS nobody has been greeted again.
+    let hop = Hop::play(&[&OFFER[..], &TLS, &["S: 220 b", "S: 250 a"]].concat());
+    let answer = refusal(&hop, &dial(Security::Opportunistic));
+    assert_eq!(brief(&Some(answer)), "Later 4.5.0");
+    hop.heard();
+}
+
+#[test]
+fn the_last_line_of_a_reply_counts_and_a_code_alone_is_one() {
+    let transaction = [
+        "C: MAIL FROM:<ann@me.example>",
+        "S: 250",
+        "C: RCPT TO:<bob@hop.example>",
+        "S: 550-5.1.1 who is bob?",
+        "S: 250 2.1.5 the one next door",
+        "C: RCPT TO:<cem@hop.example>",
+        "S: 250-2.1.5 good",
+        "S: 450",
+        "C: RCPT TO:<dan@hop.example>",
+        "S: 450-4.2.1 busy",
+        "S: 550 5.2.1 and for good",
+        "C: DATA",
+        "S: 451-",
+        "S: 354",
+        "[message]",
+        "S: 451-4.3.0 a moment",
+        "S: 250 2.6.0 stored",
+    ];
+    let to = ["bob@hop.example", "cem@hop.example", "dan@hop.example"];
+    let (answers, is_open, heard) = send(&[&HELLO, &transaction, &QUIT], &to, MESSAGE);
+    assert_eq!(answers, ["Delivered 2.6.0", "Later 4.0.0", "Never 5.2.1"]);
+    assert!(is_open && heard.rest.is_empty());
+}
+
+#[test]
+fn of_a_long_reply_500_octets_are_kept_for_each_of_many_recipients() {
+    let hello = ["S: 220 a", "C: EHLO me.example", "S: 250-a", "S: 250 PIPELINING"];
+    let long =
+        format!("S: {}550 5.7.1 no", format!("550-{}\r\n", "\u{1b}".repeat(4000)).repeat(127));
+    let addresses: Vec<String> = (0..20).map(|number| format!("b{number}@hop.example")).collect();
+    let to: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let mail = [&["C: MAIL*"], &["C: RCPT*"; 20][..], &[&long], &["S: 503 no"; 20]].concat();
+    let dot = [&TRANSACTION[..7], &[long.as_str()]].concat();
+    for (script, to) in
+        [([&hello[..], &mail].concat(), &to[..]), ([&HELLO[..], &dot].concat(), &BOB)]
+    {
+        let script = [&script[..], &QUIT].concat();
+        let (answers, is_open, _) = send_within(PATIENCE, &script, to, MESSAGE);
+        assert!(is_open);
+        for answer in answers.into_iter().flatten() {
+            assert_eq!(answer.verdict, Verdict::Never);
+            assert!(answer.text.len() <= 500 && answer.text.ends_with("\\x1b [...]"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn an_offer_at_the_end_of_a_long_list_is_found() {
+    let mut hello = vec!["S: 220 a", "C: EHLO me.example", "S: 250-a"];
+    hello.extend(["S: 250-XONE-OF-MANY WITH A LONG LIST OF WORDS"; 50]);
+    hello.push("S: 250 SIZE 1000");
+    let transaction = [&["C: MAIL FROM:<ann@me.example> SIZE=21"], &TRANSACTION[1..]].concat();
+    let (answers, ..) = send(&[&hello, &transaction, &QUIT], &BOB, MESSAGE);
+    assert_eq!(answers, ["Delivered 2.6.0"]);
+}
+
+#[test]
+fn a_hop_that_has_an_address_for_a_name_is_told_by_it_in_brackets() {
+    for (name, by) in [
+        ("127.0.0.1", "[127.0.0.1]"),
+        ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ("[127.0.0.1]", "[127.0.0.1]"),
+        ("hop.example", "hop.example"),
+    ] {
+        let hop = Hop::play(&["S: 554 5.7.1 not you", "C: QUIT", "[close]"]);
+        let error = Client::connect(name, hop.address, &dial(Security::Clear)).unwrap_err();
+        let answer = refused(error);
+        assert_eq!((answer.verdict, answer.by.as_deref()), (Verdict::Never, Some(by)));
+        hop.heard();
+    }
+}
+
+#[test]
 fn with_pipelining_the_envelope_goes_in_one_write_and_data_alone() {
     let hello = ["S: 220 a", "C: EHLO me.example", "S: 250-a", "S: 250 pipelining"];
     let transaction = [
@@ -407,11 +533,35 @@ fn each_recipient_gets_its_own_answer_and_those_who_do_not_fit_another_transacti
 }
 
 #[test]
-fn a_552_to_the_only_recipient_is_temporary() {
-    let script = ["C: MAIL*", "S: 250 ok", "C: RCPT*", "S: 552 5.2.2 full"];
-    let (answers, is_open, heard) = send(&[&HELLO, &script, &QUIT], &BOB, MESSAGE);
-    assert_eq!((answers, is_open), (vec!["Later 4.2.2".to_owned()], true));
-    assert_eq!(heard.rest, "");
+fn a_full_transaction_is_told_from_a_full_mailbox_by_the_enhanced_code() {
+    // The refusal, what it is where somebody was accepted before, and where nobody was.
+    for (refusal, after_one, alone) in [
+        ("452 too many", "-", "Later 4.0.0"),
+        ("552 too many", "-", "Later 4.0.0"),
+        ("452 4.5.3 too many", "-", "Later 4.5.3"),
+        ("552 5.5.3 too many", "-", "Later 4.5.3"),
+        ("451 4.5.3 too many", "-", "Later 4.5.3"),
+        ("550 5.5.3 too many", "-", "Later 4.5.3"),
+        ("452 4.3.1 no room", "-", "Later 4.3.1"),
+        ("552 5.3.1 no room", "-", "Later 4.3.1"),
+        ("552 5.0.0 no", "-", "Later 4.0.0"),
+        ("452 4.2.2 mailbox full", "Later 4.2.2", "Later 4.2.2"),
+        ("552 5.2.2 mailbox full", "Never 5.2.2", "Never 5.2.2"),
+        ("552 5.3.4 too big", "Never 5.3.4", "Never 5.3.4"),
+        ("552 5.7.0 not that", "Never 5.7.0", "Never 5.7.0"),
+        ("450 4.2.1 busy", "Later 4.2.1", "Later 4.2.1"),
+    ] {
+        let refusal = format!("S: {refusal}");
+        let first = [&TRANSACTION[..4], &["C: RCPT TO:<cem@hop.example>", &refusal]].concat();
+        let to = ["bob@hop.example", "cem@hop.example"];
+        let (answers, ..) = send(&[&HELLO, &first, &TRANSACTION[4..], &QUIT], &to, MESSAGE);
+        assert_eq!(answers, ["Delivered 2.6.0", after_one], "{refusal}");
+
+        let only = [&TRANSACTION[..3], &[refusal.as_str()]].concat();
+        let (answers, is_open, heard) = send(&[&HELLO, &only, &QUIT], &BOB, MESSAGE);
+        assert_eq!((answers, is_open), (vec![alone.to_owned()], true), "{refusal}");
+        assert_eq!(heard.rest, "");
+    }
 }
 
 #[test]
@@ -455,7 +605,7 @@ fn a_421_to_a_recipient_is_the_answer_for_all_who_are_not_decided() {
     let to = ["a@h.example", "b@h.example", "c@h.example", "d@h.example", "e@h.example"];
     let (answers, is_open, _) = send(&[&hello, &script], &to, MESSAGE);
     let later = "Later 4.3.2";
-    assert_eq!(answers, [later, "Never 5.0.0", later, later, later]);
+    assert_eq!(answers, [later, "Never 5.0.0", "Later 4.0.0", later, later]);
     assert!(!is_open);
 }
 
@@ -558,8 +708,7 @@ fn a_message_that_cannot_be_read_to_its_end_gets_no_final_dot() {
         let hop = Hop::play(&[&HELLO[..], &TRANSACTION[..6]].concat());
         let mut client = hop.connect(&dial(Security::Clear)).unwrap();
         let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-        let letter = Letter { from: &from, size: 9, is_8bit: false, smtputf8: false };
-        let answers = client.deliver(&letter, &mailboxes(&BOB), &mut Broken(octets));
+        let answers = deliver_to(&mut client, &plain(&from, MESSAGE), &BOB, &mut Broken(octets));
         assert_eq!(brief(&answers[0]), "Later 4.3.0");
         assert!(answers[0].as_ref().unwrap().text.contains("the disk is broken"));
         assert!(!client.is_open());
@@ -577,7 +726,7 @@ fn a_server_that_makes_no_sense_is_left_at_any_step() {
         endless_line.as_str(),
         &endless_reply,
         "S: hello there",
-        "S: 250-a\r\n251 b",
+        "S: 250-a\r\nb",
         "S: 999 x",
         "S: ",
         "[raw \u{0}\u{16}\u{3}\n]",
@@ -641,12 +790,12 @@ fn a_letter_that_the_hop_cannot_take_is_not_sent() {
     assert_eq!(nothing_sent(&["S: 250 HELP"], &["b@\u{fc}.example"], "abc\n"), ["Never 5.6.7"]);
 
     let hello = ["S: 220 a", "C: EHLO me.example", "S: 250 a"];
-    for (from, smtputf8) in [("<ann@me.example>", true), ("<\u{e4}nn@me.example>", false)] {
+    for (from, needs_smtputf8) in [("<ann@me.example>", true), ("<\u{e4}nn@me.example>", false)] {
         let hop = Hop::play(&[&hello[..], &QUIT].concat());
         let mut client = hop.connect(&dial(Security::Clear)).unwrap();
         let (from, _) = ReversePath::parse(from).unwrap();
-        let letter = Letter { from: &from, size: 3, is_8bit: false, smtputf8 };
-        let answers = client.deliver(&letter, &mailboxes(&to), &mut "a\n".as_bytes());
+        let letter = Outgoing { needs_smtputf8, ..plain(&from, "a\n") };
+        let answers = deliver_to(&mut client, &letter, &to, &mut "a\n".as_bytes());
         assert_eq!(answers.iter().map(brief).collect::<Vec<_>>(), ["Never 5.6.7"; 2]);
         client.quit();
         assert_eq!(hop.heard().rest, "");
@@ -662,6 +811,57 @@ fn what_is_offered_is_used() {
     let script = [&hello[..], &mail, &rcpt, &TRANSACTION[4..], &QUIT];
     let (answers, ..) = send(&script, &["\u{fc}@hop.example"], "\u{fc}\n");
     assert_eq!(answers, ["Delivered 2.6.0"]);
+}
+
+#[test]
+fn smtputf8_is_said_for_an_address_or_the_header_and_not_for_the_text() {
+    let hello =
+        [&["S: 220 a", "C: EHLO me.example", "S: 250-a"][..], &["S: 250-8BITMIME"]].concat();
+    let text = "Subject: x\n\n\u{fc}\n";
+    let mail = ["C: MAIL FROM:<ann@me.example> BODY=8BITMIME"];
+    let transaction = [&mail, &TRANSACTION[1..]].concat();
+    for last in ["S: 250 HELP", "S: 250 SMTPUTF8"] {
+        let (answers, ..) = send(&[&hello, &[last], &transaction, &QUIT], &BOB, text);
+        assert_eq!(answers, ["Delivered 2.6.0"], "{last}");
+    }
+}
+
+#[test]
+fn what_the_sender_wants_to_be_told_goes_to_a_hop_with_dsn_and_to_no_other() {
+    let mail_dsn = MailDsn { ret: Some(Ret::Headers), envid: Some("QQ+3D1".to_owned()) };
+    let bob_dsn = RcptDsn {
+        notify: Notify::parse("SUCCESS,DELAY"),
+        orcpt: OriginalRecipient::parse("rfc822;b+2Bb@list.example"),
+    };
+    let never = RcptDsn { notify: Some(Notify::NEVER), orcpt: None };
+    let (mail, bob) = ("C: MAIL FROM:<ann@me.example>", "C: RCPT TO:<bob@hop.example>");
+    let (cem, dan) = ("C: RCPT TO:<cem@hop.example>", "C: RCPT TO:<dan@hop.example>");
+    let said = [
+        format!("{mail} RET=HDRS ENVID=QQ+3D1"),
+        format!("{bob} NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bb@list.example"),
+        format!("{cem} NOTIFY=NEVER"),
+        dan.to_owned(),
+    ];
+    for (offer, [mail, bob, cem, dan]) in [
+        ("S: 250 dsn", said.each_ref().map(String::as_str)),
+        ("S: 250 HELP", [mail, bob, cem, dan]),
+    ] {
+        let hello = ["S: 220 a", "C: EHLO me.example", "S: 250-a", offer];
+        let envelope = [mail, bob, cem, dan].map(|line| [line, "S: 250 ok"]).concat();
+        let hop = Hop::play(&[&hello[..], &envelope, &TRANSACTION[4..], &QUIT].concat());
+        let mut client = hop.connect(&dial(Security::Clear)).unwrap();
+        assert_eq!(client.has_dsn(), offer == "S: 250 dsn");
+        let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
+        let letter = Outgoing { dsn: &mail_dsn, ..plain(&from, MESSAGE) };
+        let mailboxes = mailboxes(&["bob@hop.example", "cem@hop.example", "dan@hop.example"]);
+        let dsn = [&bob_dsn, &never, NO_RCPT_DSN];
+        let to: Vec<To> =
+            mailboxes.iter().zip(dsn).map(|(mailbox, dsn)| To { mailbox, dsn }).collect();
+        let answers = client.deliver(&letter, &to, &mut MESSAGE.as_bytes());
+        assert!(answers.iter().all(|answer| brief(answer) == "Delivered 2.6.0"), "{answers:?}");
+        client.quit();
+        hop.heard();
+    }
 }
 
 #[test]
@@ -826,6 +1026,47 @@ fn every_mechanism_logs_in_and_a_wrong_password_is_temporary() {
 }
 
 #[test]
+fn a_mechanism_that_is_refused_as_such_is_followed_by_the_next_and_a_password_is_not() {
+    let connector = trusting();
+    let credentials = ann();
+    let dial = Dial { login: Some(&credentials), ..dial(verified("localhost", &connector)) };
+    let begin = [&OFFER[..], &TLS].concat();
+    let (scram, cram) = ("C: AUTH SCRAM-SHA-256 *", "C: AUTH CRAM-MD5");
+    for login in [
+        &[
+            "S: 250-AUTH SCRAM-SHA-256",
+            "S: 250 AUTH=CRAM-MD5 PLAIN",
+            scram,
+            "S: 504 5.5.4 no",
+            cram,
+        ][..],
+        &["S: 250 AUTH PLAIN SCRAM-SHA-256 CRAM-MD5", scram, "S: 534 5.7.9 weak", cram],
+        &["S: 250-AUTH CRAM-MD5", "S: 250 AUTH=PLAIN", cram, "S: 334 PDE+", "C: *"],
+    ] {
+        let login = [login, &["S: 534 5.7.9 weak", "[auth]"][..]].concat();
+        let hop = Hop::play(&[&begin[..], &["S: 250-a"], &login, &TRANSACTION, &QUIT].concat());
+        let mut client = hop.connect(&dial).unwrap();
+        assert_eq!(brief(&deliver(&mut client, &BOB, MESSAGE)[0]), "Delivered 2.6.0");
+        client.quit();
+        assert_eq!(hop.heard().rest, "");
+    }
+    for (code, last) in [("535", &QUIT[..1]), ("454", &QUIT[..1]), ("421", &[])] {
+        let refusal_line = format!("S: {code} 5.7.0 no");
+        let login = ["S: 250-a", "S: 250 AUTH SCRAM-SHA-256 CRAM-MD5", scram, &refusal_line];
+        let hop = Hop::play(&[&begin[..], &login, last].concat());
+        let answer = refusal(&hop, &dial);
+        assert_eq!(answer.text, format!("hop.example: the login was refused with {code}"));
+        assert_eq!((hop.heard().rest.as_str(), answer.verdict), ("", Verdict::Later));
+    }
+    // None is left.
+    let login =
+        ["S: 250-a", "S: 250 AUTH=CRAM-MD5 GSSAPI", cram, "S: 504 no", "C: QUIT", "[close]"];
+    let hop = Hop::play(&[&begin[..], &login].concat());
+    assert_eq!(refusal(&hop, &dial).text, "hop.example: the login was refused with 504");
+    hop.heard();
+}
+
+#[test]
 fn a_server_that_only_says_235_has_not_proved_anything() {
     let connector = trusting();
     let credentials = ann();
@@ -848,9 +1089,9 @@ fn a_user_logs_in_at_a_real_server_with_starttls_and_with_tls_from_the_first_oct
         let dial = Dial { login: Some(&credentials), ..dial(security) };
         let mut client = Client::connect("localhost", server.address, &dial).unwrap();
         let (from, _) = ReversePath::parse("<ann@localhost>").unwrap();
-        let letter = Letter { from: &from, size: 4, is_8bit: false, smtputf8: false };
-        let to = mailboxes(&["ann@localhost"]);
-        let answers = client.deliver(&letter, &to, &mut "\nhi\n".as_bytes());
+        let letter = plain(&from, "\nhi\n");
+        let to = ["ann@localhost"];
+        let answers = deliver_to(&mut client, &letter, &to, &mut "\nhi\n".as_bytes());
         assert_eq!(brief(&answers[0]), "Delivered 2.6.0", "{answers:?}");
         client.quit();
 

@@ -20,6 +20,8 @@ use common::{dns, files, hop, mta};
 
 const SESSIONS: usize = 8;
 const RECIPIENTS: [&str; 3] = ["ann", "bob", "cem"];
+/// Where letters go that leave: each is an entry of its own.
+const ELSEWHERE: [&str; 3] = ["one.example", "two.example", "three.example"];
 /// The last line of every message: a file without it is not whole.
 const LAST: &str = "the end\n";
 
@@ -159,13 +161,27 @@ fn whatever_got_a_250_gets_to_another_server_through_kill_9() {
         hop::Act::Usual
     };
     let next = hop::Hop::start(net.address(1), slow);
-    let zone = net.zone(&["else.example A {1}"]);
-    let dns = dns::DnsServer::start(&[&zone[0]]);
+    let zone = net
+        .zone(&ELSEWHERE.map(|domain| format!("{domain} A {{1}}")).each_ref().map(String::as_str));
+    let dns = dns::DnsServer::start(&zone.iter().map(String::as_str).collect::<Vec<_>>());
     let (port, dns) = (net.port.to_string(), dns.address.to_string());
-    let flags = ["--relay", "open", "--relay-port", &port, "--dns", &dns, "--retry", "0.1"];
+    let flags = [
+        "--relay",
+        "open",
+        "--loopback-hops",
+        "--relay-port",
+        &port,
+        "--dns",
+        &dns,
+        "--retry",
+        "0.1",
+    ];
 
     let rounds = rounds();
-    let to = ["ann@localhost", "eve@else.example"];
+    // The last two share an entry.
+    let elsewhere =
+        ["bob@one.example", "cem@two.example", "dan@three.example", "eve@three.example"];
+    let to = [&["ann@localhost"], &elsewhere[..]].concat();
     let spool = tempfile::tempdir().unwrap();
     let queue = spool.path().join("queue");
     let waiting = || {
@@ -189,19 +205,26 @@ fn whatever_got_a_250_gets_to_another_server_through_kill_9() {
 
     let letters = next.letters();
     assert!(letters.iter().all(|letter| letter.text.ends_with(LAST)), "a part was sent");
-    let ids: HashSet<String> = letters.iter().map(id_in).collect();
+    let sent = letters.iter().flat_map(|letter| {
+        let id = id_in(letter);
+        letter.to.iter().map(move |to| (id.clone(), to.clone()))
+    });
+    let sent: Vec<(String, String)> = sent.collect();
+    let once: HashSet<&(String, String)> = sent.iter().collect();
     let new = spool.path().join("mail/localhost/ann/new");
     let here: HashSet<String> = files(&new).iter().map(|name| id_of(name)).collect();
     for id in &promised {
-        assert!(ids.contains(id), "{id} was not sent");
+        for to in elsewhere {
+            assert!(once.contains(&(id.clone(), to.to_owned())), "{id} was not sent to {to}");
+        }
         assert!(here.contains(id), "ann has no {id}");
     }
     let bad =
         files(&queue).into_iter().find(|path| path.extension().is_some_and(|end| end == "bad"));
     assert_eq!(bad, None);
     println!(
-        "{rounds} rounds, {} messages promised, at most {most} waiting, {} sent twice",
+        "{rounds} rounds, {} messages promised, at most {most} waiting, {} recipients twice",
         promised.len(),
-        letters.len() - ids.len()
+        sent.len() - once.len()
     );
 }

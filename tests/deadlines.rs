@@ -60,14 +60,21 @@ fn a_long_message_may_take_longer_than_the_time_out_in_all() {
 
 #[test]
 fn a_client_that_never_reads_its_replies_is_cut_off_and_none_is_sent_twice() {
-    let server = TestServer::start(&["--timeout", "0.5"]);
-    let client = Client::connect(server.address);
+    let server = TestServer::start(&["--timeout", "0.5", "--max-recipients", "1"]);
+    let mut client = Client::connect(server.address);
+    client.all_granted(&["HELO c", "MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>"]);
     client.tcp().set_write_timeout(Some(Duration::from_secs(10))).unwrap();
     let start = Instant::now();
-    let mut number = 0;
+    // Neither of these costs patience. Their order never repeats three times, so
+    // replies that are sent twice do not fit in.
+    let is_bob = |number: u32| number.count_ones().is_multiple_of(2);
+    let mut number: u32 = 0;
     let error = loop {
+        let name = if is_bob(number) { "bob" } else { "cem" };
         number += 1;
-        if let Err(error) = client.tcp().write_all(format!("HELO n{number}\r\n").as_bytes()) {
+        if let Err(error) =
+            client.tcp().write_all(format!("RCPT TO:<{name}@localhost>\r\n").as_bytes())
+        {
             break error;
         }
     };
@@ -79,12 +86,10 @@ fn a_client_that_never_reads_its_replies_is_cut_off_and_none_is_sent_twice() {
     let mut replies = Vec::new();
     let _ = client.tcp().read_to_end(&mut replies);
     let replies = String::from_utf8(replies).unwrap();
-    for (index, line) in replies.split_inclusive("\r\n").enumerate() {
-        let expected = format!("250 localhost greets n{}\r\n", index + 1);
-        assert!(
-            line == expected || (!line.ends_with('\n') && expected.starts_with(line)),
-            "{line}"
-        );
+    for (number, line) in (0..).zip(replies.split_inclusive("\r\n")) {
+        let expected = if is_bob(number) { "250 2.1.5 " } else { "452 4.5.3 " };
+        let is_torn = !line.ends_with('\n') && expected.starts_with(&line[..line.len().min(10)]);
+        assert!(line.starts_with(expected) || is_torn, "{number}: {line}");
     }
 }
 

@@ -10,7 +10,7 @@ mod common;
 use std::process::Command;
 
 use common::{examples, run_with_input};
-use ehlo::smtp::credentials::Users;
+use ehlo::smtp::auth::users::Users;
 use ehlo::store::users;
 
 /// Exit code, standard output and standard error.
@@ -22,8 +22,8 @@ fn passwd(args: &[&str], input: &str) -> (Option<i32>, String, String) {
 
 /// Whether the password of a line logs in, and that of a neighbour does not.
 fn logs_in(line: &str, name: &str, password: &str) -> bool {
-    let users = Users::new(users::parse(line).unwrap(), [1; 32]);
-    users.check(name, password) && !users.check(name, &format!("{password}x"))
+    let users = Users::new(users::parse(line.as_bytes()).unwrap(), [1; 32]);
+    users.check(name, password.as_bytes()) && !users.check(name, format!("{password}x").as_bytes())
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn clear_text_and_tls_on_the_wrong_port_are_named_in_the_log() {
     injected.all_granted(&["EHLO c.example"]);
     assert_eq!(&injected.ask("STARTTLS\r\nMAIL FROM:<>")[..9], "554 5.5.1");
     assert_eq!(injected.reply(), "");
-    server.wait_for_log("commands right behind STARTTLS");
+    server.wait_for_log("commands right after STARTTLS");
 }
 
 #[test]

@@ -1,19 +1,21 @@
 //! The table of `examples/queue.rs`, pure text.
 //!
-//! In: rows, and what time it is. Out: lines with aligned columns.
+//! In: entries or rows, and what time it is. Out: lines with aligned columns.
 //!
 //! Book: docs/20-outgrowing-one-machine.md.
 
 use std::array;
 
+use ehlo::store::envelope::{Entry, QueuedRecipient, RecipientState};
 use jiff::Timestamp;
 
-const TITLES: [&str; 7] = ["ID", "AGE", "ATTEMPTS", "NEXT", "SENDER", "RECIPIENT", "LAST REPLY"];
+const TITLES: [&str; 8] =
+    ["ID", "AGE", "ATTEMPTS", "NEXT", "DESTINATION", "SENDER", "RECIPIENT", "LAST REPLY"];
 
-/// One recipient who waits.
+/// One recipient who waits, or of whom the sender has to hear.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The id of the letter, as in the log.
+    /// The id of the entry, as in the log.
     pub id: String,
     /// When it came.
     pub arrived: Timestamp,
@@ -21,6 +23,8 @@ pub struct Row {
     pub attempts: u32,
     /// When it is to be tried again.
     pub next: Timestamp,
+    /// Where it goes, as the log calls it.
+    pub destination: String,
     /// The reverse-path, with its brackets.
     pub sender: String,
     /// The forward-path, with its brackets.
@@ -29,16 +33,41 @@ pub struct Row {
     pub last: String,
 }
 
+/// A row for each recipient about whom something is left to do.
+pub fn rows(id: &str, entry: &Entry) -> Vec<Row> {
+    let left = entry.recipients.iter().filter(|one| one.state != RecipientState::Ended);
+    let row = |recipient: &QueuedRecipient| Row {
+        id: id.to_owned(),
+        arrived: entry.letter.arrived,
+        attempts: entry.attempts,
+        next: entry.next,
+        destination: entry.next_hop.to_string(),
+        sender: entry.letter.reverse_path.to_string(),
+        recipient: format!("<{}>", recipient.address),
+        last: last(recipient),
+    };
+    left.map(row).collect()
+}
+
+/// The last reply, and the state before it of whoever does not wait any more.
+fn last(recipient: &QueuedRecipient) -> String {
+    let said = recipient.answer.as_ref().map(ToString::to_string).unwrap_or_default();
+    match recipient.state {
+        RecipientState::Waiting => said,
+        state => format!("{state}, a report is owed: {said}"),
+    }
+}
+
 /// All rows under a line of titles. Each line ends with LF.
 pub fn table(rows: &[Row], now: Timestamp) -> String {
     let titles = TITLES.map(str::to_owned);
-    let lines: Vec<[String; 7]> =
+    let lines: Vec<[String; 8]> =
         [titles].into_iter().chain(rows.iter().map(|row| cells(row, now))).collect();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: [usize; 7] = array::from_fn(width);
+    let widths: [usize; 8] = array::from_fn(width);
     let mut text = String::new();
     for line in &lines {
         let padded = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -48,17 +77,28 @@ pub fn table(rows: &[Row], now: Timestamp) -> String {
     text
 }
 
-fn cells(row: &Row, now: Timestamp) -> [String; 7] {
-    let left = seconds(now, row.next);
+fn cells(row: &Row, now: Timestamp) -> [String; 8] {
     [
         row.id.clone(),
-        span(seconds(row.arrived, now)),
+        age(row.arrived, now),
         row.attempts.to_string(),
-        if left > 0 { format!("in {}", span(left)) } else { "now".to_owned() },
+        when(row.next, now),
+        row.destination.clone(),
         row.sender.clone(),
         row.recipient.clone(),
         if row.last.is_empty() { "-".to_owned() } else { row.last.clone() },
     ]
+}
+
+/// How long ago something was, such as `5m`.
+pub fn age(from: Timestamp, now: Timestamp) -> String {
+    span(seconds(from, now))
+}
+
+/// How far away something is: `in 5m`, or `now`.
+pub fn when(next: Timestamp, now: Timestamp) -> String {
+    let left = seconds(now, next);
+    if left > 0 { format!("in {}", span(left)) } else { "now".to_owned() }
 }
 
 /// From one moment to a later one; 0 where the clock was set back.

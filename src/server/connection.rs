@@ -19,9 +19,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::server::Shared;
 use crate::server::clients::{Client, Place};
 use crate::server::receive::receive;
+use crate::smtp::auth::mechanism;
 use crate::smtp::reply;
-use crate::smtp::sasl;
-use crate::smtp::session::{Farewell, Next, Role, Session, State, Step};
+use crate::smtp::session::{Farewell, Next, Note, Outside, Role, Session, State, Step};
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::Socket;
 use crate::wire::stream::{Stream, TlsError};
@@ -59,7 +59,7 @@ pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
     let wire = Wire::new(stream, shared.timeout, trace.clone());
     let session = Session::new(shared.site(), role, our_address, nonce);
-    let talk = Talk { client, shared, trace };
+    let talk = Talk { client, shared, trace, start: Instant::now() };
     let end = talk.run(wire, session, role).unwrap_or_else(End::NoTls);
     log::info!("{client} is gone: {end}");
 }
@@ -69,6 +69,8 @@ struct Talk<'a> {
     client: &'a Client,
     shared: &'a Shared,
     trace: Option<Trace>,
+    /// When the session began.
+    start: Instant,
 }
 
 impl Talk<'_> {
@@ -81,7 +83,7 @@ impl Talk<'_> {
         let mut end = self.greet_and_converse(&mut wire, &mut session);
         while let Ok(End::StartTls) = end {
             wire = wire.start_tls(self.shared.acceptor(), self.handshake_time())?;
-            session = session.encrypted();
+            session = session.after_handshake();
             end = self.converse(&mut wire, &mut session);
         }
         let end = match end {
@@ -105,7 +107,7 @@ impl Talk<'_> {
     }
 
     fn greet_and_converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
-        wire.reply(&session.greet())?;
+        wire.reply(&session.greet().reply)?;
         self.converse(wire, session)
     }
 
@@ -113,20 +115,20 @@ impl Talk<'_> {
     fn converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
         let mut next = Next::Command;
         loop {
-            let mut step = match next {
+            let step = match next {
                 Next::Command if self.shared.is_stopping() => return Ok(End::Stopping),
                 Next::Command => self.answer(wire, session)?,
                 Next::Message(envelope) => {
-                    let outcome = receive(wire, session, &envelope, self.client, self.shared)?;
-                    session.stored(&outcome)
+                    let outcome = receive(wire, session, envelope, self.client, self.shared)?;
+                    let age = self.start.elapsed();
+                    session.set_outside(Outside { age, ..Outside::default() });
+                    session.message_ended(&outcome)
                 }
                 Next::StartTls => return Ok(End::StartTls),
                 Next::Close(farewell) => return Ok(End::Closed(farewell)),
             };
-            // Somebody in between may have put it there, to be run as if it had
-            // come encrypted.
-            if step.next == Next::StartTls && wire.has_input() {
-                step = session.injected();
+            if let Some(note) = &step.note {
+                self.log(note);
             }
             if !step.pause.is_zero() {
                 wire.flush()?;
@@ -145,6 +147,7 @@ impl Talk<'_> {
                 if let Some(trace) = &self.trace {
                     trace.client(&format!("({why})"));
                 }
+                session.set_outside(self.outside(wire, session));
                 return Ok(session.bad_line(why));
             }
             Err(LineError::Lost(lost)) => return Err(lost),
@@ -152,29 +155,40 @@ impl Talk<'_> {
         if let Some(trace) = &self.trace {
             trace.client(&session.shown(line));
         }
-        let address = self.client.address.ip();
-        if *session.state() == State::Ready {
-            session.set_room(self.shared.spool.room());
+        // A copy, because what else has arrived is asked of the wire as well.
+        let line = line.to_vec();
+        session.set_outside(self.outside(wire, session));
+        Ok(session.line(&line))
+    }
+
+    /// What the session cannot see by itself.
+    fn outside(&self, wire: &Wire, session: &Session) -> Outside {
+        let (address, now) = (self.client.address.ip(), Instant::now());
+        // Both questions cost something, and are of interest in few states.
+        let is_ready = *session.state() == State::Ready;
+        let may_log_in = is_ready || matches!(session.state(), State::Auth(_));
+        Outside {
+            room: if is_ready { self.shared.spool.room() } else { u64::MAX },
+            is_blocked: may_log_in && self.shared.failures.is_blocked(address, now),
+            has_more: wire.has_input(),
+            age: now.saturating_duration_since(self.start),
         }
-        if matches!(session.state(), State::Ready | State::Auth(_)) {
-            session.set_blocked(self.shared.failures.is_blocked(address, Instant::now()));
+    }
+
+    fn log(&self, note: &Note) {
+        match note {
+            Note::Refused(_) | Note::LoggedIn(_) => log::info!("{}: {note}", self.client),
+            Note::LoginFailed => {
+                log::warn!("{}: {note}", self.client);
+                self.shared.failures.count(self.client.address.ip(), Instant::now());
+            }
         }
-        let (before, was_anybody) = (session.failed_logins(), session.user().is_some());
-        let step = session.line(line);
-        if let Some(user) = session.user().filter(|_| !was_anybody) {
-            log::info!("{}: {user} logged in", self.client);
-        }
-        if session.failed_logins() > before {
-            log::warn!("{}: a login failed", self.client);
-            self.shared.failures.count(address, Instant::now());
-        }
-        Ok(step)
     }
 }
 
 /// A text that nobody can guess, in a form that every AUTH mechanism can carry.
 fn nonce() -> String {
-    sasl::nonce(random_octets())
+    mechanism::nonce(random_octets())
 }
 
 /// Octets that nobody can guess.

@@ -12,7 +12,7 @@ use std::thread;
 
 use native_tls::{Identity, Protocol, TlsAcceptor, TlsConnector};
 
-use crate::store::users::warn_if_readable_by_others;
+use crate::store::text_file::warn_if_readable_by_others;
 
 /// The beginning of the only kind of key that every TLS library takes.
 const PKCS8: &str = "-----BEGIN PRIVATE KEY-----";

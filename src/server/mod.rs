@@ -49,18 +49,19 @@ use std::time::{Duration, Instant};
 
 use native_tls::TlsAcceptor;
 
-use crate::relay::attempt::Courier;
+use crate::relay::courier::Courier;
 use crate::relay::worker::{self, Schedule};
 use crate::server::clients::Clients;
 use crate::server::connection::random_octets;
 use crate::server::failures::Failures;
 use crate::server::listener::Listener;
-use crate::smtp::credentials::Users;
+use crate::smtp::auth::users::Users;
 use crate::smtp::session::Role;
 use crate::smtp::site::{self, Relay, Site};
 use crate::store::aliases;
 use crate::store::spool::Spool;
-use crate::store::users::{self, warn_if_readable_by_others};
+use crate::store::text_file::warn_if_readable_by_others;
+use crate::store::users;
 
 /// How long a shutdown may take: for threads to wake up, and for messages that are
 /// being received.
@@ -113,16 +114,20 @@ pub struct Config {
     pub smarthost_login: Option<PathBuf>,
     /// One more authority that may vouch for it, in PEM form.
     pub smarthost_ca: Option<PathBuf>,
-    /// The DNS server to ask; `None` for the first of `/etc/resolv.conf`.
-    pub dns: Option<SocketAddr>,
+    /// The DNS servers to ask, in turn; if empty, all of `/etc/resolv.conf`.
+    pub dns: Vec<SocketAddr>,
     /// The port of next hops found by DNS.
     pub relay_port: u16,
+    /// Send mail to servers on this machine, too, where DNS or an address says so.
+    pub loopback_hops: bool,
     /// How long another server may take for most replies; the other deadlines are in
     /// proportion. RFC 5321 section 4.5.3.2 has five minutes, and who waits for less
     /// sends letters twice, so this is no flag.
     pub relay_timeout: Duration,
     /// How long after the first attempt the second one is.
     pub retry: Duration,
+    /// How old a letter gets before a sender who asked for it hears of the delay.
+    pub warn: Duration,
     /// How old a letter gets before its sender is told that it did not get there.
     pub give_up: Duration,
     /// Print every dialogue to standard error.
@@ -153,10 +158,12 @@ impl Default for Config {
             smarthost: None,
             smarthost_login: None,
             smarthost_ca: None,
-            dns: None,
+            dns: Vec::new(),
             relay_port: 25,
+            loopback_hops: false,
             relay_timeout: Duration::from_secs(300),
             retry: Duration::from_secs(300),
+            warn: Duration::from_secs(4 * 3600),
             give_up: Duration::from_secs(5 * 24 * 3600),
             trace: false,
         }
@@ -278,7 +285,7 @@ impl Server {
         }
         let shared = Shared {
             spool: Arc::new(spool),
-            schedule: Arc::new(Schedule::new(smarthost.is_some())),
+            schedule: Arc::new(Schedule::new(smarthost.is_some(), config.retry)),
             clients: Arc::new(Clients::new(config.max_connections, config.max_per_client)),
             failures: Failures::default(),
             timeout: config.timeout,
@@ -365,9 +372,8 @@ fn check(config: &Config) -> Result<(), String> {
 
 /// Reads users, aliases, certificate and key.
 fn read_files(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> {
-    let read = |path: &PathBuf| {
-        fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-    };
+    let read =
+        |path: &PathBuf| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     let (home, more_domains) = match config.domains.split_first() {
         Some((home, more)) => (home, more),
         None => (&config.hostname, &[][..]),
@@ -396,7 +402,10 @@ fn read_files(config: &Config, process_secret: [u8; 32]) -> Result<Files, String
     site.max_size = config.max_size;
     site.max_recipients = config.max_recipients;
     site.allow_plain_auth = config.allow_plain_auth;
-    site.users = users;
+    site.timeout = config.timeout;
+    if let Some(users) = users {
+        site.set_users(users);
+    }
     site.relay = config.relay;
     if let Some(path) = &config.aliases {
         let entries = aliases::parse(&read(path)?)

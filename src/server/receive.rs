@@ -8,18 +8,20 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use jiff::Timestamp;
 
 use crate::server::Shared;
 use crate::server::clients::Client;
-use crate::smtp::session::{Envelope, Outcome, Role, Session};
+use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::session::{Envelope, Outcome, Recipient, Role, Session};
 use crate::smtp::text::printable;
+use crate::store::disk::is_full;
 use crate::store::draft::Draft;
-use crate::store::envelope::Letter;
-use crate::store::header::Field;
-use crate::store::spool::MessageName;
+use crate::store::envelope::entries;
+use crate::store::header::Submission;
+use crate::store::spool::{MessageName, Origin};
 use crate::store::trace::{TraceFields, date};
 use crate::wire::body::{Piece, Unstuffer};
 use crate::wire::lines::{Lost, Wire};
@@ -33,35 +35,32 @@ const RECEIVED_LIMIT: usize = 100;
 pub fn receive(
     wire: &mut Wire,
     session: &Session,
-    envelope: &Envelope,
+    envelope: Envelope,
     client: &Client,
     shared: &Shared,
 ) -> Result<Outcome, Lost> {
     let _sending = client.begin_sending();
     let when = Timestamp::now();
-    let name = shared.spool.name(when);
+    let name = shared.spool.new_name(when);
     let fields = TraceFields {
         reverse_path: &envelope.reverse_path,
         client_name: session.client_name(),
         client_address: client.address.ip(),
         hostname: &session.site().hostname,
-        protocol: session.protocol(envelope),
+        protocol: session.protocol(&envelope),
         id: &name.id,
         only_recipient: envelope.only_address(),
         when,
     };
     // Mail programs may leave these two to the server that they submit to.
-    let wanted = match session.role() {
-        Role::Smtp => Vec::new(),
-        Role::Submission | Role::Submissions => vec![
-            Field { name: "Date", value: date(when) },
-            Field {
-                name: "Message-ID",
-                value: format!("<{}@{}>", name.id, session.site().hostname),
-            },
-        ],
+    let submission = match session.role() {
+        Role::Smtp => None,
+        Role::Submission | Role::Submissions => Some(Submission {
+            date: date(when),
+            message_id: format!("<{}@{}>", name.id, session.site().hostname),
+        }),
     };
-    let draft = shared.spool.draft(&name, &fields.to_text(), &wanted);
+    let draft = shared.spool.draft(&name, &fields.to_text(), submission.as_ref());
     let mut draft = draft.map_err(|error| fault(&error, &name, client));
 
     let mut unstuffer = Unstuffer::default();
@@ -93,58 +92,72 @@ pub fn receive(
         }
     }
     wire.end_message(unstuffer.octets());
+    let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
     Ok(match draft {
-        Ok(draft) if draft.received_fields() > RECEIVED_LIMIT => Outcome::Loop,
-        Ok(draft) => store(draft, &name, when, envelope, client, shared),
+        Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
+        Ok(draft) => store(draft, &name, when, envelope, shared)
+            .unwrap_or_else(|error| fault(&error, &name, client)),
         Err(outcome) => outcome,
     })
-    .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), envelope, client))
+    .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), &from, count, session, client))
 }
 
-/// From here on the message survives a power cut, or it is not stored at all.
+/// Whether a message came round: it has passed too many servers, or an alias that it is
+/// for has sent it on before. The first bounds how deep a loop gets, the second how wide.
+fn is_loop(draft: &Draft, envelope: &Envelope) -> bool {
+    let facts = draft.facts();
+    let has_passed = |alias: &Mailbox| {
+        let alias = alias.to_string();
+        facts.delivered_to.iter().any(|address| address.eq_ignore_ascii_case(&alias))
+    };
+    let leaves = |to: &&Recipient| to.destination.address().is_some();
+    let mut aliases = envelope.recipients.iter().filter(leaves).filter_map(|to| to.alias.as_ref());
+    facts.received > RECEIVED_LIMIT || aliases.any(has_passed)
+}
+
+/// From here on the message survives a power cut, or the client is asked to send it again.
 fn store(
-    draft: Draft,
+    mut draft: Draft,
     name: &MessageName,
     when: Timestamp,
-    envelope: &Envelope,
-    client: &Client,
+    envelope: Envelope,
     shared: &Shared,
-) -> Outcome {
-    let letter = Letter {
-        reverse_path: envelope.reverse_path.clone(),
-        smtputf8: envelope.smtputf8,
-        recipients: envelope.elsewhere().into_iter().cloned().collect(),
-        arrived: when,
-    };
-    let elsewhere = Some(&letter).filter(|letter| !letter.recipients.is_empty());
-    match shared.spool.deliver(draft, name, &envelope.mailboxes(), elsewhere) {
-        Ok(()) => {
-            if elsewhere.is_some() {
-                shared.schedule.arrived(shared.spool.queue(), &name.id);
-            }
-            Outcome::Stored(name.id.clone())
-        }
-        Err(error) => fault(&error, name, client),
-    }
+) -> io::Result<Outcome> {
+    draft.sync()?;
+    let mut letter = draft.letter(envelope.reverse_path, envelope.dsn, when);
+    // A client that did not say SMTPUTF8 may still have written a header like that. It
+    // goes on as it came.
+    letter.needs_smtputf8 &= envelope.smtputf8;
+    let entries = entries(&letter, envelope.recipients, shared.schedule.has_smarthost());
+    let queued = shared.spool.deliver(draft, name, entries, Origin::Client)?;
+    shared.schedule.arrived(&queued);
+    Ok(Outcome::Stored(name.id.clone()))
 }
 
 /// What the client is told about an error of our disk; the log is told more.
 fn fault(error: &io::Error, name: &MessageName, client: &Client) -> Outcome {
     log::error!("{client}: cannot store {}: {error}", name.id);
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Outcome::NoRoom,
-        _ => Outcome::Failed,
-    }
+    if is_full(error) { Outcome::NoRoom } else { Outcome::Failed }
 }
 
-/// One line for each message, with the id that its file and its reply have.
-fn log_outcome(outcome: &Outcome, octets: u64, envelope: &Envelope, client: &Client) {
+/// One line for each message, with the id that its file and its reply have. There is one
+/// more for each recipient, where the store puts it.
+fn log_outcome(
+    outcome: &Outcome,
+    octets: u64,
+    from: &ReversePath,
+    recipients: usize,
+    session: &Session,
+    client: &Client,
+) {
     // A log that does not want this line does not pay for it.
-    let from = || printable(envelope.reverse_path.to_string());
+    let from = || {
+        let user = session.user().map(|user| format!(", user {user}")).unwrap_or_default();
+        format!("{}{user}", printable(from.to_string()))
+    };
     let what = || match outcome {
         Outcome::Stored(id) => format!("stored {id}"),
         refused => format!("refused ({refused:?})"),
     };
-    let count = envelope.recipients.len();
-    log::info!("{client}: {}: {octets} octets from {}, recipients: {count}", what(), from());
+    log::info!("{client}: {}: {octets} octets from {}, recipients: {recipients}", what(), from());
 }

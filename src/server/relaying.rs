@@ -9,20 +9,19 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use native_tls::{Certificate, TlsConnector};
 
-use crate::relay::attempt::{Courier, Smarthost};
+use crate::dns::{PATIENCE, Resolver};
 use crate::relay::client::Credentials;
-use crate::relay::dns::Resolver;
+use crate::relay::courier::{Courier, Smarthost};
 use crate::server::{Config, Shared};
-use crate::store::users::warn_if_readable_by_others;
+use crate::store::text_file::warn_if_readable_by_others;
 
-/// How long one question to DNS may take before it is asked again.
-const DNS_TIME: Duration = Duration::from_secs(3);
 /// The port on which TLS begins at once (RFC 8314 section 7.3).
 const SUBMISSIONS_PORT: u16 = 465;
+/// Any will do to find out which way leads to an address.
+const SMTP_PORT: u16 = 25;
 
 /// Reads what belongs to the smarthost. The error names the file, and what was
 /// expected in it.
@@ -53,16 +52,27 @@ pub fn courier(
     shared: &Arc<Shared>,
 ) -> Courier {
     let for_site = Arc::clone(shared);
+    let servers =
+        if config.dns.is_empty() { Resolver::system_servers() } else { config.dns.clone() };
+    let addresses: Vec<IpAddr> = listeners.iter().map(|one| one.ip().to_canonical()).collect();
     Courier {
         spool: Arc::clone(&shared.spool),
         site: Box::new(move || for_site.site()),
-        resolver: Resolver::new(config.dns.unwrap_or_else(Resolver::system_server), DNS_TIME),
+        resolver: Resolver::new(servers, PATIENCE),
         port: config.relay_port,
+        loopback_hops: config.loopback_hops,
         smarthost,
         is_listening: Box::new(move |address| is_listening(&listeners, address)),
+        is_our_address: Box::new(move |address| {
+            let is_any = addresses.iter().any(IpAddr::is_unspecified);
+            let address = address.to_canonical();
+            addresses.contains(&address)
+                || is_any && is_of_this_machine(SocketAddr::new(address, SMTP_PORT))
+        }),
         trace: config.trace,
         patience: config.relay_timeout,
         retry: config.retry,
+        warn: config.warn,
         give_up: config.give_up,
     }
 }

@@ -3,11 +3,11 @@
 //! In: one line from the client, without its CR LF. Out: a [`Command`] whose
 //! arguments are parsed and complete, or the reply that says what is wrong with
 //! the line itself (500, 501, 555). Whether the command is allowed now is not
-//! asked here: that is `session.rs`.
+//! asked here: that is `session/`.
 //!
 //! Book: docs/04-commands-and-addresses.md.
 
-use crate::smtp::address::{ForwardPath, ReversePath, is_client_name};
+use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret, is_envid, is_xtext};
 use crate::smtp::reply::{self, Reply};
 
@@ -25,13 +25,21 @@ pub const AUTH_LINE_LIMIT: usize = 12_288;
 /// RFC 1870 section 3: a size has up to 20 digits.
 const SIZE_DIGITS: usize = 20;
 
+/// The longest name of a client, in octets: as long as a domain of RFC 5321 section
+/// 4.5.3.1.2.
+const CLIENT_NAME_LIMIT: usize = 255;
+
+/// What may stand between words, and at the end of a line.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// One command of a client, ready to be acted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `EHLO name`: I am `name`, and I know that there are extensions.
-    Ehlo(String),
+    /// `EHLO name`: I am `name`, and I know that there are extensions. The name is
+    /// any octets, and proves nothing.
+    Ehlo(Vec<u8>),
     /// `HELO name`: I am `name`, and RFC 821 is all I know.
-    Helo(String),
+    Helo(Vec<u8>),
     /// `MAIL FROM:<…>`: opens a transaction.
     Mail(Mail),
     /// `RCPT TO:<…>`: one more recipient.
@@ -92,14 +100,19 @@ impl Command {
     /// Reads one line, without its CR LF; blanks at its end do not count. The
     /// error is the reply to give.
     pub fn parse(line: &[u8]) -> Result<Command, Reply> {
+        // A client's name alone may be other octets than text, so it is read first.
+        if let Some(name) = after_verb(line, "EHLO") {
+            return client_name("EHLO", name).map(Command::Ehlo);
+        }
+        if let Some(name) = after_verb(line, "HELO") {
+            return client_name("HELO", name).map(Command::Helo);
+        }
         let line = std::str::from_utf8(line).map_err(|_| reply::not_text())?;
-        let line = line.trim_end_matches([' ', '\t']);
+        let line = line.trim_end_matches(BLANKS);
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let verb = verb.to_ascii_uppercase();
 
         match verb.as_str() {
-            "EHLO" => client_name(&verb, argument).map(Command::Ehlo),
-            "HELO" => client_name(&verb, argument).map(Command::Helo),
             "MAIL" => mail(argument).map(Command::Mail),
             "RCPT" => rcpt(argument).map(Command::Rcpt),
             "DATA" => alone(Command::Data, &verb, argument),
@@ -113,7 +126,7 @@ impl Command {
             "VRFY" => Ok(Command::Vrfy),
             "EXPN" => Ok(Command::Expn),
             "AUTH" => auth(argument),
-            // Every browser sends `Host:` before the body of a request, also behind a
+            // Every browser sends `Host:` before the body of a request, also after a
             // first line that is too long to be read.
             "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "CONNECT"
             | "HOST:" => Ok(Command::Http),
@@ -126,18 +139,30 @@ impl Command {
     }
 }
 
-fn client_name(verb: &str, argument: &str) -> Result<String, Reply> {
-    match is_client_name(argument) {
-        true => Ok(argument.to_owned()),
-        false => Err(reply::bad_client_name(verb)),
+/// What follows `verb` and a blank, or the end of the line; `None` if the line has
+/// another verb.
+pub fn after_verb<'a>(line: &'a [u8], verb: &str) -> Option<&'a [u8]> {
+    let (word, rest) = line.split_at_checked(verb.len())?;
+    let is_whole = rest.first().is_none_or(|octet| BLANKS.contains(&char::from(*octet)));
+    (word.eq_ignore_ascii_case(verb.as_bytes()) && is_whole).then_some(rest)
+}
+
+/// Any text is a name: `my laptop`, `[::1]`, Latin-1. It proves nothing, so it is no
+/// reason to turn anybody away (RFC 5321 section 4.1.4).
+fn client_name(verb: &str, name: &[u8]) -> Result<Vec<u8>, Reply> {
+    let name = name.trim_ascii();
+    if name.is_empty() || name.len() > CLIENT_NAME_LIMIT {
+        return Err(reply::bad_client_name(verb));
     }
+    Ok(name.to_vec())
 }
 
 /// A command that takes no argument.
 fn alone(command: Command, verb: &str, argument: &str) -> Result<Command, Reply> {
-    match argument {
-        "" => Ok(command),
-        _ => Err(reply::bad_argument(&format!("{verb}, with nothing after it"))),
+    if argument.is_empty() {
+        Ok(command)
+    } else {
+        Err(reply::bad_argument(&format!("{verb}, with nothing after it")))
     }
 }
 
@@ -256,9 +281,10 @@ fn size(value: Option<&str>) -> Result<u64, Reply> {
     let digits = value.unwrap_or("");
     let is_number =
         (1..=SIZE_DIGITS).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
-    match is_number {
-        true => Ok(digits.parse().unwrap_or(u64::MAX)),
-        false => Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits")),
+    if is_number {
+        Ok(digits.parse().unwrap_or(u64::MAX))
+    } else {
+        Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits"))
     }
 }
 
@@ -296,6 +322,24 @@ mod tests {
     fn blanks_at_the_end_of_a_line_do_not_count() {
         assert_eq!(Command::parse(b"QUIT \t "), Ok(Command::Quit));
         assert_eq!(refusal(" QUIT"), "500 5.5.2");
+    }
+
+    #[test]
+    fn a_client_may_call_itself_anything_but_nothing() {
+        for name in ["host.example", "my_laptop", "[::1]", "fe80::1", "Ann's-MacBook", "two words"]
+        {
+            for line in [format!("EHLO {name}"), format!("ehlo  \t{name} ")] {
+                let command = Command::parse(line.as_bytes());
+                assert_eq!(command, Ok(Command::Ehlo(name.into())), "{line}");
+            }
+        }
+        assert_eq!(Command::parse(b"HELO b\xfcro"), Ok(Command::Helo(b"b\xfcro".to_vec())));
+        let long = |octets: usize| [b"EHLO ".to_vec(), vec![0xff; octets]].concat();
+        assert_eq!(Command::parse(&long(255)), Ok(Command::Ehlo(vec![0xff; 255])));
+        for line in [b"EHLO".to_vec(), b"EHLO ".to_vec(), b"HELO \t ".to_vec(), long(256)] {
+            assert_eq!(Command::parse(&line).unwrap_err().code(), 501, "{line:?}");
+        }
+        assert_eq!(Command::parse(b"EHLOhost").unwrap_err().code(), 500);
     }
 
     #[test]

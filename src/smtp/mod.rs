@@ -3,15 +3,14 @@
 //! Nothing in this folder opens a socket or a file, reads a clock or starts a
 //! thread, so every rule of SMTP can be read, and tested, without a network.
 //! Read in this order: [`reply`], [`address`], [`command`], [`site`],
-//! [`session`]; [`text`] and [`dsn`] when you meet them; [`credentials`] and [`sasl`] for AUTH.
+//! [`session`]; [`text`] and [`dsn`] when you meet them; [`auth`] for AUTH.
 
 pub mod address;
+pub mod answer;
+pub mod auth;
 pub mod command;
-pub mod credentials;
 pub mod dsn;
-pub mod login;
 pub mod reply;
-pub mod sasl;
 pub mod session;
 pub mod site;
 pub mod text;

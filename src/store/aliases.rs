@@ -1,30 +1,29 @@
 //! The aliases file: mail for one name goes to others.
 //!
-//! In: the text of the file. Out: the aliases, or the line that is wrong. A line
+//! In: the octets of the file. Out: the aliases, or the line that is wrong. A line
 //! is `name: target, target`, as in /etc/aliases. A name without a domain holds
-//! at every domain of this server. Empty lines and lines that begin with `#` do
-//! not count.
+//! at every domain of this server; the name `*` takes what nobody else takes.
 //!
 //! What it leaves out of /etc/aliases: programs, files, `:include:`, lines that
 //! go on in the next one, and quoted names with a comma or a colon in them.
 //!
 //! Not decided here: whether a target exists, and whether aliases lead in a
-//! circle (`smtp/site.rs`). The line number stays with each alias for that.
+//! circle (`smtp/site/expansion.rs`). The line number stays with each alias for that.
 //!
 //! Book: docs/12-who-may-relay.md.
 
 use std::collections::BTreeSet;
 
 use crate::smtp::address::{AddressError, Domain, Mailbox, ascii_domain};
-use crate::smtp::site::{Alias, Target};
+use crate::smtp::site::expansion::{Alias, Target};
 use crate::smtp::text::printable;
-use crate::store::users::{FileError, entries};
+use crate::store::text_file::{FileError, entries};
 
 /// Reads the file.
-pub fn parse(text: &str) -> Result<Vec<Alias>, FileError> {
+pub fn parse(file: &[u8]) -> Result<Vec<Alias>, FileError> {
     let mut aliases: Vec<Alias> = Vec::new();
     let mut seen = BTreeSet::new();
-    for (line, text) in entries(text) {
+    for (line, text) in entries(file)? {
         let wrong = |why: String| FileError { line, why };
         if text.starts_with([' ', '\t']) {
             return Err(wrong("expected a name at the start, and all targets on its line".into()));
@@ -106,7 +105,7 @@ mod tests {
             let domain = alias.domain.as_deref().unwrap_or("*");
             format!("{} {}@{domain} {}", alias.line, alias.name, targets.join(" "))
         };
-        parse(text).unwrap().into_iter().map(show).collect()
+        parse(text.as_bytes()).unwrap().into_iter().map(show).collect()
     }
 
     #[test]
@@ -125,6 +124,8 @@ mod tests {
             ]
         );
         assert!(read("# nothing\n").is_empty());
+        assert_eq!(read("\u{feff}ann:\tann,\tbob\r\n*: cem"), ["1 ann@* ann bob", "2 *@* cem"]);
+        assert_eq!(parse(b"info: ann\r\nb\xfcro: ann\r\n").unwrap_err().line, 2);
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
             ("a: <b@c.example>", 1, "bad name before the @"),
             ("a: \\b", 1, "bad name before the @"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text.as_bytes()).unwrap_err();
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(error.why.starts_with("expected "), "{text}: {error}");
             assert!(error.why.contains(why), "{text}: {error}");
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn any_text_is_an_aliases_file_or_none_without_a_panic() {
         fn holds(text: String) -> bool {
-            let names_a_line = |text: &str| match parse(text) {
+            let names_a_line = |text: &str| match parse(text.as_bytes()) {
                 Ok(_) => true,
                 Err(error) => (1..=text.lines().count()).contains(&error.line),
             };

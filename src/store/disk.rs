@@ -13,11 +13,24 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What is older than this and belongs to nothing was left by a server that is gone:
 /// a draft, a message without an envelope (the Maildir rules say 36 hours).
-pub const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
+const LEFTOVER_AGE: Duration = Duration::from_secs(36 * 3600);
+
+/// The system's number for "operation not permitted", the same on every Unix:
+/// what a file system without hard links answers.
+const EPERM: i32 = 1;
+
+/// How a file gets another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One name more: there are others to come.
+    Link,
+    /// In the place of the one it has, so that nothing is left to remove.
+    Move,
+}
 
 /// Makes a file that did not exist, and that only its owner can read and write.
 pub fn create_file(path: &Path) -> io::Result<File> {
@@ -59,6 +72,58 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Gives the file `from` the name `to`; it may have it already. Where two places
+/// cannot share a file it is copied, first to `temporary`, which has to be on the same
+/// file system as `to`: the Maildir rules say write to `tmp/`, sync, rename into
+/// `new/`. The name is on disk when its folder is, which is left to the caller.
+pub fn put(from: &Path, by: Way, to: &Path, temporary: &Path) -> io::Result<()> {
+    let named = match by {
+        Way::Link => link(from, to),
+        Way::Move => rename(from, to),
+    };
+    match named {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if cannot_share(&error) => {
+            copy(from, to, temporary).inspect_err(|_| drop(remove_file(temporary)))?;
+            if by == Way::Move { remove_file(from) } else { Ok(()) }
+        }
+        named => named,
+    }
+}
+
+fn copy(from: &Path, to: &Path, temporary: &Path) -> io::Result<()> {
+    let mut file = overwrite_file(temporary)?;
+    io::copy(&mut File::open(from)?, &mut file)?;
+    sync_file(&file, temporary)?;
+    rename(temporary, to)
+}
+
+/// Whether the two places can share no file: another file system, one without
+/// links, or one with no link left for this file.
+fn cannot_share(error: &io::Error) -> bool {
+    let kinds = [ErrorKind::CrossesDevices, ErrorKind::TooManyLinks, ErrorKind::Unsupported];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(EPERM)
+}
+
+/// Whether a disk, or somebody's share of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Whether a file is so old that nobody is still writing it. One that cannot be looked
+/// at is not: another server on this spool may have removed it by now.
+pub fn is_leftover(path: &Path, now: SystemTime) -> bool {
+    let changed = fs::metadata(path).and_then(|data| data.modified());
+    changed.is_ok_and(|time| now.duration_since(time).unwrap_or_default() > LEFTOVER_AGE)
+}
+
+/// Waits until what was written to a file is on disk. After an error the file must not
+/// be used: the system may have dropped what it could not write, and would say that
+/// all is well if it were asked again. `path` is where the file is now.
+pub fn sync_file(file: &File, _path: &Path) -> io::Result<()> {
+    file.sync_all()
+}
+
 /// Waits until the names in a folder are on disk.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     power::spend()?;
@@ -82,6 +147,12 @@ pub mod power {
 
     thread_local! {
         static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+        static FAULT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Lets the change of this number fail, counted from 1, and no other.
+    pub fn fail_at(change: usize) {
+        FAULT.set(change);
     }
 
     /// Lets `changes` more changes happen, or with `None` any number.
@@ -91,6 +162,11 @@ pub mod power {
 
     /// Uses one change up, or says that there is no power left.
     pub fn spend() -> io::Result<()> {
+        let fault = FAULT.get();
+        FAULT.set(fault.saturating_sub(1));
+        if fault == 1 {
+            return Err(io::Error::other("a fault of the disk"));
+        }
         match LEFT.get() {
             Some(0) => Err(io::Error::other("the power is off")),
             Some(left) => {
@@ -99,5 +175,44 @@ pub mod power {
             }
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_copy_is_private_and_whole_and_leaves_no_temporary_name() {
+        let root = tempfile::tempdir().unwrap();
+        let [from, to, temporary] = ["from", "to", "temporary"].map(|name| root.path().join(name));
+        fs::write(&from, "hello\n").unwrap();
+        copy(&from, &to, &temporary).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"hello\n");
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!temporary.exists());
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_leaves_the_file_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let from = root.path().join("from");
+        fs::write(&from, "hello\n").unwrap();
+        for by in [Way::Link, Way::Move] {
+            let temporary = root.path().join("temporary");
+            assert!(put(&from, by, &root.path().join("missing/to"), &temporary).is_err());
+            assert!(from.exists() && !temporary.exists(), "{by:?}");
+        }
+    }
+
+    #[test]
+    fn only_errors_about_sharing_lead_to_a_copy() {
+        assert!(cannot_share(&ErrorKind::CrossesDevices.into()));
+        assert!(cannot_share(&ErrorKind::TooManyLinks.into()));
+        assert!(cannot_share(&io::Error::from_raw_os_error(EPERM)));
+        assert!(!cannot_share(&ErrorKind::PermissionDenied.into()));
+        assert!(!cannot_share(&ErrorKind::NotFound.into()));
+        assert!(!cannot_share(&ErrorKind::StorageFull.into()));
     }
 }

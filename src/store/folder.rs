@@ -1,34 +1,21 @@
 //! From a mailbox to its folder: names that cannot leave the mail root.
 //!
-//! A local-part may be nearly any text: `../x`, `a/b`, `.hidden`, `new`. Each
-//! gets one folder of its own, `<domain>/<mailbox>`, and two different ones
-//! never share a folder: only octets that are harmless everywhere stand for
-//! themselves, and the rest, `%` too, is written `%NN`.
+//! A local-part may be nearly any text: `../x`, `a/b`, `.hidden`, `new`, nothing at
+//! all. Each gets one folder of its own, `<domain>/<mailbox>`, and two different
+//! ones never share a folder. How a name is spelt there is in `smtp/text.rs`,
+//! because `smtp/site/` has to know that too: a mailbox whose folder name no file
+//! system takes does not exist.
 //!
 //! Book: docs/07-maildir.md.
 
 use std::path::PathBuf;
 
 use crate::smtp::site::LocalMailbox;
+use crate::smtp::text::folder_name;
 
 /// The folder of a mailbox, relative to the mail root.
 pub fn folder(mailbox: &LocalMailbox) -> PathBuf {
-    [encoded(&mailbox.domain), encoded(&mailbox.name)].iter().collect()
-}
-
-/// `a`–`z`, `0`–`9`, `-`, `_` and a dot that is not the first stand for
-/// themselves. Upper case does not: some file systems take `A` and `a` for one.
-/// The longest local-part, 64 octets, becomes 192: no file system minds.
-fn encoded(name: &str) -> String {
-    let mut safe = String::with_capacity(name.len());
-    for octet in name.bytes() {
-        match octet {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => safe.push(char::from(octet)),
-            b'.' if !safe.is_empty() => safe.push('.'),
-            _ => safe.push_str(&format!("%{octet:02x}")),
-        }
-    }
-    safe
+    [folder_name(&mailbox.domain), folder_name(&mailbox.name)].iter().collect()
 }
 
 #[cfg(test)]
@@ -55,6 +42,7 @@ mod tests {
         assert_eq!(folder_of("a%2fb"), "host.example/a%252fb");
         assert_eq!(folder_of("A"), "host.example/%41");
         assert_eq!(folder_of("\u{fc}"), "host.example/%c3%bc");
+        assert_eq!(folder_of(""), "host.example/%");
     }
 
     #[test]
@@ -63,7 +51,7 @@ mod tests {
             let mailbox = LocalMailbox { domain: "host.example".to_owned(), name: name.clone() };
             let path = folder(&mailbox);
             let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
-            name.is_empty() || (normal && path.components().count() == 2)
+            normal && path.components().count() == 2
         }
         quickcheck::quickcheck(holds as fn(String) -> bool);
     }

@@ -1,168 +1,281 @@
-//! A look at the header of a message while it streams by.
+//! The one reader of header sections (RFC 5322 section 2.2).
 //!
-//! In: the message, in file form, cut anywhere. Out: the same, less every
-//! `Return-Path` field, since only the last server of a letter's way may write
-//! one (RFC 5321 section 4.4); and the number of `Received` fields, since too
-//! many mean that it goes round in circles (section 6.3). A message that begins
-//! with a blank, and so would go on with our last field, gets an empty line first,
-//! and a message from one of our users the `Date` and `Message-ID` that it lacks
-//! (RFC 6409 section 8). All other octets pass unchanged, and nothing after the
-//! header is looked at.
+//! In: a message in file form: on its way in, cut anywhere ([`Header`]), or stored
+//! ([`header_of`]). Out: the message as it is kept and what there is to know about
+//! it ([`Facts`]), or the header of the stored one.
+//!
+//! A line begins a field if a colon follows a name of printable ASCII. The first
+//! line that does not ends the header, with or without an empty line. Nothing after
+//! the header is looked at; it is counted only.
+//!
+//! From everybody's letters every `Return-Path` goes, since only the last server on
+//! the way may write one (RFC 5321 section 4.4). A letter that begins with a blank,
+//! and so would go on with our last field, gets an empty line first. What a user
+//! submits is put right besides (RFC 6409 section 8): it gets the `Date` and
+//! `Message-ID` that it lacks, and loses `Bcc`, `Resent-Bcc`, and a first line that
+//! a mailbox file left there. All other octets pass unchanged.
+//!
+//! Not read here: what the fields say, but for `Delivered-To`.
 //!
 //! Book: docs/07-maildir.md.
 
 use std::io::{self, Write};
+use std::mem;
 
-/// The start of a line is kept back until its field name is known, but never
-/// more of it than this: longer names, or more blanks behind one, are none of ours.
-const NAME_LIMIT: usize = 64;
+/// How much of a line is kept back until it is decided what it is: what a line may
+/// have (RFC 5322 section 2.1.1). A name that is longer is none.
+const START_LIMIT: usize = 998;
+/// How many `Delivered-To` are told. Each pass through an alias writes one on top of
+/// the others, so what is cut off is long ago.
+const DELIVERED_TO_LIMIT: usize = 100;
+/// How long each may be: no address that we know is longer.
+const ADDRESS_LIMIT: usize = 1024;
 
-/// Reads field names, and lets everything through but `Return-Path`.
-#[derive(Debug)]
+/// Reads a message while it streams by, and lets through what is kept of it.
+#[derive(Debug, Default)]
 pub struct Header {
+    whose: Whose,
     at: At,
-    /// The start of a line, kept back until it is decided.
-    name: Vec<u8>,
-    received: usize,
-    /// What to add where the header ends, unless it is there.
-    wanted: Vec<Field>,
+    /// The start of a line, until it is decided what it is.
+    start: Vec<u8>,
+    /// Whether the first line is over.
+    has_begun: bool,
+    /// Whether the field that began last goes.
+    is_dropping: bool,
+    /// Names and values to add where the header ends, unless they are there.
+    wanted: Vec<(&'static str, String)>,
+    /// The value of a `Delivered-To` so far.
+    delivered_to: Option<Vec<u8>>,
+    facts: Facts,
 }
 
-/// A field that a message should have.
+/// What a letter gets that a user submits, unless it has it (RFC 6409 section 8).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
-    /// Such as `Date`.
-    pub name: &'static str,
-    /// What stands behind the colon, on one line.
-    pub value: String,
+pub struct Submission {
+    /// The value of `Date`.
+    pub date: String,
+    /// The value of `Message-ID`, with its brackets.
+    pub message_id: String,
 }
 
-/// Where in the header the next octet is.
-#[derive(Debug, Clone, Copy)]
+/// What there is to know about a message, as it was let through: with the fields
+/// that were added, without those that went. Complete after [`Header::finish`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How many `Received` fields it has. Too many mean that it goes round in circles
+    /// (RFC 5321 section 6.3).
+    pub received: usize,
+    /// The addresses of its `Delivered-To` fields, without brackets; the first 100.
+    pub delivered_to: Vec<String>,
+    /// Whether the header has octets outside ASCII (RFC 6531 section 3.4).
+    pub is_header_8bit: bool,
+    /// Whether what follows the header has them (RFC 6152).
+    pub is_body_8bit: bool,
+    /// Its size as sent: line ends are two octets, no dots are stuffed (RFC 1870
+    /// section 5).
+    pub crlf_octets: u64,
+}
+
+/// Where a message comes from, and so what is done to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Whose {
+    #[default]
+    Stranger,
+    User,
+    /// It is stored, and only its header is wanted.
+    Ours,
+}
+
+/// Where the next octet is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum At {
-    /// A line begins. The field before it was kept, or dropped, or there was none.
-    LineStart(Option<Fate>),
+    /// The beginning, where no field can go on.
+    #[default]
+    Start,
+    /// A line begins, after a field.
+    Line,
     /// In a field name, or so it seems.
     Name,
-    /// Behind the colon, or in a folded line.
-    Value(Fate),
-    /// Past the empty line, or past a line that is no header field.
+    /// After the name. Old programs put blanks there (RFC 5322 section 4.5).
+    Blanks,
+    /// In what may be `From ann@host.example Sun Nov 22 05:14:39 2026`, which begins
+    /// each letter of a mailbox file (RFC 4155) and is no field.
+    Mbox,
+    /// After the colon, or in a folded line.
+    Value,
+    /// Past the header.
     Body,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Kept,
-    Dropped,
-}
-
-impl Default for Header {
-    fn default() -> Header {
-        Header { at: At::LineStart(None), name: Vec::new(), received: 0, wanted: Vec::new() }
-    }
+/// The header of a stored message, or of its beginning: all fields that are whole
+/// lines. A line that a mailbox file left among them is skipped.
+pub fn header_of(message: &[u8]) -> Vec<u8> {
+    let mut header = Header { whose: Whose::Ours, ..Header::default() };
+    let mut out = Vec::new();
+    // Writing to a Vec cannot fail.
+    header.filter(message, &mut out).unwrap_or_default();
+    let end = out.iter().rposition(|octet| *octet == b'\n');
+    out.truncate(end.map_or(0, |at| at + 1));
+    out
 }
 
 impl Header {
-    /// Adds these fields where the header ends, each unless it is there already.
-    pub fn with(wanted: Vec<Field>) -> Header {
-        Header { wanted, ..Header::default() }
+    /// For a letter from a stranger, or from one of our users.
+    pub fn new(submission: Option<&Submission>) -> Header {
+        let Some(Submission { date, message_id }) = submission else {
+            return Header::default();
+        };
+        let wanted = vec![("Date", date.clone()), ("Message-ID", message_id.clone())];
+        Header { whose: Whose::User, wanted, ..Header::default() }
     }
 
-    /// How many `Received` fields there were so far.
-    pub fn received(&self) -> usize {
-        self.received
+    /// What is known so far.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
-    /// Passes the next part of a message on to `out`. A message in file form
-    /// ends with LF, and an LF decides every line, so nothing stays behind.
+    /// Passes the next part of a message on to `out`.
     pub fn filter(&mut self, mut text: &[u8], out: &mut impl Write) -> io::Result<()> {
         while let Some((&octet, rest)) = text.split_first() {
             match self.at {
-                At::Body => return out.write_all(text),
-                At::Value(fate) => {
+                At::Body => return self.write(text, out),
+                At::Value => {
                     let end = text.iter().position(|octet| *octet == b'\n');
                     let (line, after) = text.split_at(end.map_or(text.len(), |at| at + 1));
-                    if fate == Fate::Kept {
-                        out.write_all(line)?;
-                    }
+                    self.pass_value(line, out)?;
                     if end.is_some() {
-                        self.at = At::LineStart(Some(fate));
+                        self.at = At::Line;
                     }
                     text = after;
                 }
-                // A folded line shares the fate of its field (RFC 5322 section 2.2.3).
-                At::LineStart(Some(fate)) if is_blank(octet) => self.at = At::Value(fate),
-                // A message may not begin so. Behind our own fields such a line would
-                // be a folded part of the last one, and say what we never said.
-                At::LineStart(None) if is_blank(octet) => {
-                    self.finish(out)?;
-                    out.write_all(b"\n")?;
-                    self.at = At::Body;
-                }
-                At::LineStart(_) => self.at = At::Name,
-                At::Name => {
-                    self.name.push(octet);
-                    if let Some(at) = after_name(&self.name) {
-                        self.at = at;
-                        match at {
-                            At::Value(_) => {
-                                self.received += usize::from(is_called(&self.name, "Received"));
-                                self.wanted.retain(|field| !is_called(&self.name, field.name));
-                            }
-                            At::Body => self.add_wanted(out)?,
-                            At::Name | At::LineStart(_) => {}
-                        }
-                        if !matches!(at, At::Value(Fate::Dropped)) {
-                            out.write_all(&self.name)?;
-                        }
-                        self.name.clear();
-                    }
+                At::Line if is_blank(octet) => self.at = At::Value,
+                At::Start | At::Line | At::Name | At::Blanks | At::Mbox => {
+                    self.start.push(octet);
+                    let at = self.after(octet);
+                    self.decide(at, out)?;
                     text = rest;
                 }
             }
         }
         Ok(())
     }
-}
 
-impl Header {
     /// To be called after the last part of the message: a header may be all of it.
     pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
-        for field in self.wanted.drain(..) {
-            writeln!(out, "{}: {}", field.name, field.value)?;
+        // In file form every line has its end. If the last one of a header has none,
+        // nothing is lost, and what is added begins a line.
+        if !matches!(self.at, At::Start | At::Line | At::Body) {
+            self.filter(b"\n", out)?;
         }
+        self.end(None, out)
+    }
+
+    /// Where the octet after this one is, this one being the last of `start`.
+    fn after(&self, octet: u8) -> At {
+        let takes_mbox = !self.has_begun || self.whose == Whose::Ours;
+        match (self.at, octet) {
+            _ if self.start.len() > START_LIMIT => At::Body,
+            (At::Start | At::Line | At::Name, _) if is_name(octet) => At::Name,
+            (At::Name | At::Blanks, b':') => At::Value,
+            (At::Name | At::Blanks, b' ' | b'\t') => At::Blanks,
+            (At::Mbox, b'\n') if has_time(&self.start) => At::Start,
+            // An empty line, or one of text.
+            (_, b'\n') => At::Body,
+            (At::Blanks, _) if takes_mbox && self.start.starts_with(b"From ") => At::Mbox,
+            (At::Mbox, _) => At::Mbox,
+            _ => At::Body,
+        }
+    }
+
+    /// Passes the start of a line on once it is known what it is.
+    fn decide(&mut self, at: At, out: &mut impl Write) -> io::Result<()> {
+        if matches!(at, At::Name | At::Blanks | At::Mbox) {
+            self.at = at;
+            return Ok(());
+        }
+        let start = mem::take(&mut self.start);
+        match at {
+            At::Value => self.begin_field(&start),
+            At::Body if self.whose == Whose::Ours => {}
+            At::Body => self.end(start.first().copied(), out)?,
+            // The line of a mailbox file.
+            _ => self.is_dropping = self.whose != Whose::Stranger,
+        }
+        (self.at, self.has_begun) = (at, true);
+        if at == At::Body || !self.is_dropping {
+            self.write(&start, out)?;
+        }
+        // The room is used again.
+        self.start = start;
+        self.start.clear();
         Ok(())
     }
 
-    /// The header is over. If no empty line ended it, fields of ours need one.
-    fn add_wanted(&mut self, out: &mut impl Write) -> io::Result<()> {
-        let needs_empty_line = !self.wanted.is_empty() && self.name != b"\n";
-        self.finish(out)?;
-        if needs_empty_line { out.write_all(b"\n") } else { Ok(()) }
+    fn begin_field(&mut self, start: &[u8]) {
+        self.end_field();
+        let is = |name: &str| is_called(start, name);
+        let is_hidden = self.whose == Whose::User && (is("Bcc") || is("Resent-Bcc"));
+        self.is_dropping = is_hidden || is("Return-Path");
+        self.facts.received += usize::from(is("Received"));
+        self.wanted.retain(|(name, _)| !is(name));
+        let has_room = self.facts.delivered_to.len() < DELIVERED_TO_LIMIT;
+        self.delivered_to = (has_room && is("Delivered-To")).then(Vec::new);
+    }
+
+    /// A folded line shares the fate of its field (RFC 5322 section 2.2.3).
+    fn pass_value(&mut self, octets: &[u8], out: &mut impl Write) -> io::Result<()> {
+        if let Some(value) = &mut self.delivered_to {
+            value.extend_from_slice(octets);
+        }
+        self.delivered_to.take_if(|value| value.len() > ADDRESS_LIMIT);
+        if self.is_dropping { Ok(()) } else { self.write(octets, out) }
+    }
+
+    fn end_field(&mut self) {
+        if let Some(value) = self.delivered_to.take() {
+            let value = String::from_utf8_lossy(&value).replace('\n', "");
+            let address = value.trim().trim_start_matches('<').trim_end_matches('>');
+            self.facts.delivered_to.push(address.to_owned());
+        }
+    }
+
+    /// The header is over, and this octet follows, if any.
+    fn end(&mut self, next: Option<u8>, out: &mut impl Write) -> io::Result<()> {
+        self.end_field();
+        let wanted = mem::take(&mut self.wanted);
+        for (name, value) in &wanted {
+            self.write(format!("{name}: {value}\n").as_bytes(), out)?;
+        }
+        // What we added may not run into the text. And a message may not begin with a
+        // blank: after our own fields such a line would be a folded part of the last
+        // one, and say what we never said.
+        let needs_empty_line = |octet| octet != b'\n' && (!wanted.is_empty() || is_blank(octet));
+        if next.is_some_and(needs_empty_line) { self.write(b"\n", out) } else { Ok(()) }
+    }
+
+    fn write(&mut self, octets: &[u8], out: &mut impl Write) -> io::Result<()> {
+        let in_body = self.at == At::Body;
+        if in_body && self.whose == Whose::Ours {
+            return Ok(());
+        }
+        let Facts { is_header_8bit, is_body_8bit, crlf_octets, .. } = &mut self.facts;
+        *(if in_body { is_body_8bit } else { is_header_8bit }) |= !octets.is_ascii();
+        let line_ends = octets.iter().filter(|octet| **octet == b'\n').count();
+        *crlf_octets += (octets.len() + line_ends) as u64;
+        out.write_all(octets)
     }
 }
 
-/// What the start of a line begins; `None` if that is still open.
-fn after_name(start: &[u8]) -> Option<At> {
-    let (&octet, before) = start.split_last()?;
-    let is_blank_inside = before.last().copied().is_some_and(is_blank);
-    match octet {
-        b':' if is_called(start, "Return-Path") => Some(At::Value(Fate::Dropped)),
-        b':' => Some(At::Value(Fate::Kept)),
-        // An empty line ends the header; a line that is no field was never in it.
-        _ if is_blank(octet) && before.is_empty() => Some(At::Body),
-        _ if is_name(octet) && is_blank_inside => Some(At::Body),
-        _ if !is_name(octet) && !is_blank(octet) => Some(At::Body),
-        _ if start.len() == NAME_LIMIT => Some(At::Value(Fate::Kept)),
-        _ => None,
-    }
-}
-
-/// Whether the start of a line is this field name. Old programs put blanks
-/// between the name and the colon (RFC 5322 section 4.5).
+/// Whether the start of a line is this field name, which a colon ends.
 fn is_called(start: &[u8], name: &str) -> bool {
-    let start = start.strip_suffix(b":").unwrap_or(start);
-    start.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+    let name_and_blanks = start.strip_suffix(b":").unwrap_or(start);
+    name_and_blanks.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// Whether there is a time of day in a line. The line of a mailbox file has one; a
+/// letter that only begins with the word "From" must not lose it.
+fn has_time(line: &[u8]) -> bool {
+    line.windows(3).any(|three| matches!(three, [b'0'..=b'9', b':', b'0'..=b'9']))
 }
 
 fn is_blank(octet: u8) -> bool {
@@ -171,35 +284,48 @@ fn is_blank(octet: u8) -> bool {
 
 /// An octet of a field name: printable, no colon (RFC 5322 section 3.6.8).
 fn is_name(octet: u8) -> bool {
-    (b'!'..=b'~').contains(&octet) && octet != b':'
+    octet.is_ascii_graphic() && octet != b':'
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The filtered text and the count, fed in parts of `part` octets.
-    fn filter(text: &str, part: usize) -> (String, usize) {
-        let mut header = Header::default();
-        let mut out = Vec::new();
-        for octets in text.as_bytes().chunks(part) {
-            header.filter(octets, &mut out).unwrap();
-        }
-        (String::from_utf8(out).unwrap(), header.received())
+    const MBOX: &str = "From ann@host.example Sun Nov 22 05:14:39 2026\n";
+
+    fn submission() -> Submission {
+        Submission { date: "today".to_owned(), message_id: "<1@host.example>".to_owned() }
     }
 
-    fn check(text: &str, kept: &str, received: usize) {
-        for part in 1..=text.len() {
-            assert_eq!(filter(text, part), (kept.to_owned(), received), "in parts of {part}");
+    /// What is let through, fed in parts of `part` octets, and what is known then.
+    fn filter(text: &[u8], part: usize, submission: Option<&Submission>) -> (Vec<u8>, Facts) {
+        let mut header = Header::new(submission);
+        let mut out = Vec::new();
+        for octets in text.chunks(part) {
+            header.filter(octets, &mut out).unwrap();
         }
+        header.finish(&mut out).unwrap();
+        (out, header.facts().clone())
+    }
+
+    /// Checks what is let through of a letter from a stranger, and gives the facts.
+    fn check(text: &str, kept: &str) -> Facts {
+        let (out, facts) = filter(text.as_bytes(), text.len().max(1), None);
+        assert_eq!(String::from_utf8(out).unwrap(), kept, "{text:?}");
+        facts
+    }
+
+    /// The same for one that a user submits.
+    fn check_submitted(text: &str, kept: &str) {
+        let (out, _) = filter(text.as_bytes(), text.len().max(1), Some(&submission()));
+        assert_eq!(String::from_utf8(out).unwrap(), kept, "{text:?}");
     }
 
     #[test]
     fn return_path_goes_with_its_folded_lines_and_the_rest_stays() {
         check(
-            "Return-Path: <a@b>\nSubject: x\nRETURN-PATH          :\n\t<c@d>\n more\nTo: y\n z\n\nhello\n",
-            "Subject: x\nTo: y\n z\n\nhello\n",
-            0,
+            "Return-Path: <a@b>\nSubject: x\nRETURN-PATH          :\n\t<c@d>\n more\nTo: y\n z\nBcc: w\n\nhello\n",
+            "Subject: x\nTo: y\n z\nBcc: w\n\nhello\n",
         );
     }
 
@@ -207,69 +333,202 @@ mod tests {
     fn received_is_counted_in_the_header_only_and_in_any_case() {
         let text =
             "Received: 1\nreceived: 2\nX-Received: no\nRECEIVED          : 3\n\nReceived: quoted\n";
-        check(text, text, 3);
+        assert_eq!(check(text, text).received, 3);
     }
 
     #[test]
-    fn the_body_passes_unchanged() {
-        let text = "Subject: x\n\nReturn-Path: <a@b>\n";
-        check(text, text, 0);
-    }
-
-    #[test]
-    fn a_message_without_a_header_passes_unchanged() {
+    fn a_text_line_ends_the_header_whatever_its_length_and_what_follows() {
+        for length in [1, 63, 64, 65, 997, 998, 999, 5000] {
+            let line = "-".repeat(length);
+            let rest = "Return-Path: is a field\nReceived: is another\nDelivered-To: <a@b>\n";
+            let text = format!("Subject: x\n{line}\n{rest}");
+            let facts = check(&text, &text);
+            assert_eq!((facts.received, facts.delivered_to.len()), (0, 0), "{length}");
+        }
         for text in [
             "hello world\nReturn-Path: x\n",
             "Return-Path      says a teacher\n",
             "\nReturn-Path: x\n",
+            ": nothing\nReturn-Path: x\n",
+            "b\u{fc}y: pills\nReturn-Path: x\n",
+            "Subject: x\n\nReturn-Path: <a@b>\n",
         ] {
-            check(text, text, 0);
+            check(text, text);
         }
     }
 
     #[test]
-    fn fields_that_are_missing_are_added_where_the_header_ends() {
-        let wanted = || {
-            let field = |name, value: &str| Field { name, value: value.to_owned() };
-            vec![field("Date", "today"), field("Message-ID", "<1@host.example>")]
-        };
+    fn a_long_name_is_a_name_up_to_the_length_of_a_line() {
+        let long = |length: usize| format!("{}: x\n gone\nReceived: 1\n", "N".repeat(length));
+        assert_eq!(check(&long(997), &long(997)).received, 1);
+        assert_eq!(check(&long(998), &long(998)).received, 0);
+    }
+
+    #[test]
+    fn fields_that_a_user_left_out_are_added_where_the_header_ends() {
+        const BOTH: &str = "Date: today\nMessage-ID: <1@host.example>\n";
+        let rule = format!("{}\n", "=".repeat(72));
         for (text, with) in [
-            ("To: a\n\nx\n", "To: a\nDate: today\nMessage-ID: <1@host.example>\n\nx\n"),
-            ("To: a\n", "To: a\nDate: today\nMessage-ID: <1@host.example>\n"),
+            ("To: a\n\nx\n".to_owned(), format!("To: a\n{BOTH}\nx\n")),
+            ("To: a\n".to_owned(), format!("To: a\n{BOTH}")),
+            ("To: a".to_owned(), format!("To: a\n{BOTH}")),
             (
-                "DATE : b\n\nMessage-ID: body\n",
-                "DATE : b\nMessage-ID: <1@host.example>\n\nMessage-ID: body\n",
+                "DATE : b\n\nMessage-ID: body\n".to_owned(),
+                "DATE : b\nMessage-ID: <1@host.example>\n\nMessage-ID: body\n".to_owned(),
             ),
-            ("message-id: <b>\nDate: c\n\n", "message-id: <b>\nDate: c\n\n"),
-            ("no header\n", "Date: today\nMessage-ID: <1@host.example>\n\nno header\n"),
-            ("", "Date: today\nMessage-ID: <1@host.example>\n"),
+            ("message-id: <b>\nDate: c\n\n".to_owned(), "message-id: <b>\nDate: c\n\n".to_owned()),
+            ("no header\n".to_owned(), format!("{BOTH}\nno header\n")),
+            ("hello".to_owned(), format!("{BOTH}\nhello\n")),
+            (" blank\n x\n".to_owned(), format!("{BOTH}\n blank\n x\n")),
+            (format!("To: a\n{rule}x\n"), format!("To: a\n{BOTH}\n{rule}x\n")),
+            (rule.clone(), format!("{BOTH}\n{rule}")),
+            (String::new(), BOTH.to_owned()),
         ] {
-            for part in 1..=text.len().max(1) {
-                let mut header = Header::with(wanted());
-                let mut out = Vec::new();
-                for octets in text.as_bytes().chunks(part) {
-                    header.filter(octets, &mut out).unwrap();
-                }
-                header.finish(&mut out).unwrap();
-                assert_eq!(String::from_utf8(out).unwrap(), with, "{text:?} in parts of {part}");
+            check_submitted(&text, &with);
+        }
+    }
+
+    #[test]
+    fn nobody_sees_a_bcc_that_a_user_submits() {
+        check_submitted(
+            "Date: c\nBcc: carol@host.example,\n\tdave@host.example\nTo: b\nRESENT-BCC : e\n\
+             Message-ID: d\n\nBcc: in the text\n",
+            "Date: c\nTo: b\nMessage-ID: d\n\nBcc: in the text\n",
+        );
+    }
+
+    #[test]
+    fn the_line_of_a_mailbox_file_goes_if_a_user_submits_it_and_ends_no_header() {
+        let fields = "Date: c\nMessage-ID: d\nReceived: 1\n\nx\n";
+        check_submitted(&format!("{MBOX}{fields}"), fields);
+        check_submitted(
+            &format!("{MBOX} x\n"),
+            "Date: today\nMessage-ID: <1@host.example>\n\n x\n",
+        );
+        let text = format!("{MBOX}Return-Path: <a@b>\n{fields}");
+        assert_eq!(check(&text, &format!("{MBOX}{fields}")).received, 1);
+        // Only as the first line.
+        let text = format!("Date: c\nMessage-ID: d\n{MBOX}Received: 1\n");
+        check_submitted(&text, &text);
+        assert_eq!(check(&text, &text).received, 0);
+    }
+
+    #[test]
+    fn a_text_that_begins_with_the_word_from_keeps_it() {
+        for text in ["From here on: text\n", "From \n", "from ann 05:14:39\n"] {
+            check_submitted(text, &format!("Date: today\nMessage-ID: <1@host.example>\n\n{text}"));
+        }
+        let field = "From : ann at 05:14:39\nDate: c\nMessage-ID: d\n";
+        check_submitted(field, field);
+    }
+
+    #[test]
+    fn the_first_line_cannot_go_on_with_a_field_of_ours() {
+        for text in [" by trusted.example\nReturn-Path: x\n", "\tfor <x@y.example>\n b\n"] {
+            check(text, &format!("\n{text}"));
+        }
+    }
+
+    #[test]
+    fn delivered_to_is_told_unfolded_without_brackets_and_within_bounds() {
+        let text = "Delivered-To: list@here.example\nX: <no@here.example>\ndelivered-to :\n \
+                    <b\u{fc}ro@here.example>\nDelivered-To:\n\nDelivered-To: <no@here.example>\n";
+        let facts = check(text, text);
+        assert_eq!(facts.delivered_to, ["list@here.example", "b\u{fc}ro@here.example", ""]);
+        let text =
+            format!("Delivered-To: {}\n", "x".repeat(2000)) + &"Delivered-To: a\n".repeat(200);
+        assert_eq!(check(&text, &text).delivered_to, vec!["a"; 100]);
+        assert_eq!(check("Delivered-To: a@b", "Delivered-To: a@b\n").delivered_to, ["a@b"]);
+    }
+
+    #[test]
+    fn what_is_known_is_about_what_was_let_through() {
+        for (text, is_header_8bit, is_body_8bit) in [
+            ("A: b\n\nc\n", false, false),
+            ("A: \u{fc}\n\nc\n", true, false),
+            ("A: b\n\u{fc} c\nd\n", false, true),
+            ("A: b\n \u{fc}\n\n\u{fc}\n", true, true),
+            ("Return-Path: \u{fc}\n\nc\n", false, false),
+        ] {
+            for submission in [None, Some(submission())] {
+                let (out, facts) = filter(text.as_bytes(), 1, submission.as_ref());
+                let flags = (facts.is_header_8bit, facts.is_body_8bit);
+                assert_eq!(flags, (is_header_8bit, is_body_8bit), "{text:?}");
+                let wire = String::from_utf8(out).unwrap().replace('\n', "\r\n");
+                assert_eq!(facts.crlf_octets, wire.len() as u64, "{text:?}");
             }
         }
     }
 
     #[test]
-    fn the_first_line_cannot_go_on_with_a_field_of_ours() {
-        for text in [" by trusted.example\nReturn-Path: x\n", "\tfor <x@y.example>\n"] {
-            check(text, &format!("\n{text}"), 0);
+    fn it_does_not_matter_where_a_message_is_cut() {
+        const PIECES: [&str; 20] = [
+            "\n",
+            " ",
+            "\t",
+            ":",
+            "a",
+            "\u{fc}",
+            "From ",
+            MBOX,
+            "Date",
+            "Message-ID: x\n",
+            "Bcc",
+            "Resent-Bcc: y\n",
+            "Return-Path",
+            "Received: z\n",
+            "Delivered-To: <a@b>\n",
+            " 1:2\n",
+            "hello world\n",
+            "----",
+            "\r",
+            "\0",
+        ];
+        fn holds(picks: Vec<u8>) -> bool {
+            let text: String =
+                picks.iter().map(|pick| PIECES[usize::from(*pick) % PIECES.len()]).collect();
+            [None, Some(submission())].iter().all(|submission| {
+                let at_once = filter(text.as_bytes(), text.len().max(1), submission.as_ref());
+                (1..text.len())
+                    .all(|part| filter(text.as_bytes(), part, submission.as_ref()) == at_once)
+            })
+        }
+        quickcheck::quickcheck(holds as fn(Vec<u8>) -> bool);
+    }
+
+    #[test]
+    fn endless_lines_need_no_memory() {
+        let text = format!("X: 1\n{}\n", "x".repeat(100_000));
+        for text in [text.clone(), format!("From {text}")] {
+            let mut header = Header::default();
+            let mut out = Vec::new();
+            header.filter(text.as_bytes(), &mut out).unwrap();
+            assert_eq!(out, text.as_bytes());
+            assert!(header.start.capacity() <= 2 * START_LIMIT);
         }
     }
 
     #[test]
-    fn long_names_and_endless_lines_need_no_memory() {
-        let text = format!("X-A-Rather-Long-Field-Name: 1\n{}\n", "x".repeat(100_000));
-        let mut header = Header::default();
-        let mut out = Vec::new();
-        header.filter(text.as_bytes(), &mut out).unwrap();
-        assert_eq!(out, text.as_bytes());
-        assert!(header.name.capacity() <= 2 * NAME_LIMIT);
+    fn the_header_of_a_stored_message_is_its_fields() {
+        let ours = "Received: from client.example\n\tby mx.example\n";
+        for text in ["buy pills\n", "buy pills: now\n", ": pills\n", "b\u{fc}y: pills\n"] {
+            let letter = format!("{ours}{text}X: y\n");
+            assert_eq!(header_of(letter.as_bytes()), ours.as_bytes(), "{text}");
+        }
+        for (text, header) in [
+            (" folded\nX: y\n", ""),
+            ("Subject : old\n\nX: y\n", "Subject : old\n"),
+            ("A: b\n c\n\nbody\n\n", "A: b\n c\n"),
+            ("\nbody\n", ""),
+            ("A: b\n", "A: b\n"),
+            ("A: b\nC: d", "A: b\n"),
+            ("A: b\nC", "A: b\n"),
+            ("A: b", ""),
+            ("", ""),
+            (&format!("{ours}{MBOX}A: b\n\nbody\n"), &format!("{ours}A: b\n")),
+            (&format!("{MBOX}A: b\n\nbody\n"), "A: b\n"),
+        ] {
+            assert_eq!(header_of(text.as_bytes()), header.as_bytes(), "{text:?}");
+        }
     }
 }

@@ -12,8 +12,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::store::disk::{make_folder, remove_file, sync_folder};
-use crate::store::draft::{Draft, Way};
+use crate::store::disk::{Way, make_folder, put, remove_file, rename, sync_folder};
 
 /// What makes a folder a Maildir.
 const PARTS: [&str; 3] = ["tmp", "new", "cur"];
@@ -35,12 +34,22 @@ pub fn make(root: &Path, folder: &Path) -> io::Result<()> {
     sync_folder(&parent)
 }
 
-/// Puts the message `draft`, complete and on disk, into `maildir` as `name`.
-pub fn deliver(draft: &mut Draft, by: Way, maildir: &Path, name: &str) -> io::Result<()> {
+/// Whether nothing of the Maildir `folder` is missing. Another program may have removed
+/// a part of it while we run.
+pub fn is_whole(folder: &Path) -> bool {
+    PARTS.iter().all(|part| folder.join(part).is_dir())
+}
+
+/// Puts the message at `from`, complete and on disk, into `maildir` as `name`.
+pub fn deliver(from: &Path, by: Way, maildir: &Path, name: &str) -> io::Result<()> {
     let new = maildir.join("new");
-    draft.put(by, &new.join(name), &maildir.join("tmp").join(name))?;
+    put(from, by, &new.join(name), &maildir.join("tmp").join(name))?;
     // The name is on disk only when the folder is.
-    sync_folder(&new).inspect_err(|_| take_back(maildir, name))
+    sync_folder(&new).inspect_err(|_| match by {
+        Way::Link => take_back(maildir, name),
+        // It has no other name: what cannot go back stays here.
+        Way::Move => drop(rename(&new.join(name), from)),
+    })
 }
 
 /// Takes a delivery back, as far as it can be: what stays is a duplicate once
@@ -52,6 +61,7 @@ pub fn take_back(maildir: &Path, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::disk::power;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -79,16 +89,29 @@ mod tests {
     fn a_delivery_is_a_second_name_for_the_same_file_and_can_be_taken_back() {
         let root = tempfile::tempdir().unwrap();
         make(root.path(), Path::new("ann")).unwrap();
-        let maildir = root.path().join("ann");
-        let mut draft = Draft::create(root.path().join("draft"), "hello\n", Vec::new()).unwrap();
-        draft.sync().unwrap();
+        let (maildir, draft) = (root.path().join("ann"), root.path().join("draft"));
+        fs::write(&draft, "hello\n").unwrap();
         for (by, name) in [(Way::Link, "1.M1.host"), (Way::Move, "2.M2.host")] {
-            deliver(&mut draft, by, &maildir, name).unwrap();
+            deliver(&draft, by, &maildir, name).unwrap();
             assert_eq!(fs::read(maildir.join("new").join(name)).unwrap(), b"hello\n");
         }
-        drop(draft);
         take_back(&maildir, "1.M1.host");
         assert_eq!(names(&maildir.join("new")), ["2.M2.host"]);
         assert_eq!(names(root.path()), ["ann"]);
+    }
+
+    #[test]
+    fn a_delivery_that_cannot_be_made_to_last_gives_a_moved_file_back() {
+        let root = tempfile::tempdir().unwrap();
+        make(root.path(), Path::new("ann")).unwrap();
+        let (maildir, draft) = (root.path().join("ann"), root.path().join("draft"));
+        fs::write(&draft, "hello\n").unwrap();
+        for by in [Way::Link, Way::Move] {
+            // The name is given, and the sync of its folder fails.
+            power::fail_at(2);
+            assert!(deliver(&draft, by, &maildir, "1.M1.host").is_err());
+            power::set(None);
+            assert!(draft.exists() && names(&maildir.join("new")).is_empty(), "{by:?}");
+        }
     }
 }

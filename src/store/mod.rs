@@ -3,7 +3,7 @@
 //! This folder knows files, links and `fsync`. It does not know how a message
 //! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`],
 //! [`queue`]; [`trace`], [`header`], [`folder`] and [`envelope`] are pure text, and so are
-//! the two files that people write, [`users`] and [`aliases`].
+//! the two files that people write, [`users`] and [`aliases`], read with [`text_file`].
 
 pub mod aliases;
 pub mod disk;
@@ -14,5 +14,6 @@ pub mod header;
 pub mod maildir;
 pub mod queue;
 pub mod spool;
+pub mod text_file;
 pub mod trace;
 pub mod users;

@@ -6,11 +6,15 @@
 //! spool/queue/                                 what still has to go elsewhere
 //! ```
 //!
-//! In: a draft and its recipients. Out: either the message is in all mailboxes
-//! and in the queue, and survives a power cut, or it is nowhere. The order is: the
-//! file synced, then a name in each `new/` and that folder synced, then the entry
-//! in the queue; the last name in the place of the temporary one. Only then may
-//! the client be told 250.
+//! In: a draft and its entries, one for each destination. Out: the message is in the
+//! mailboxes and in the queue, and survives a power cut; or an error, and then the
+//! client is asked to send it again. The order is: the file synced; then a name in
+//! each `new/` and that folder synced; then the entries of the queue, and that folder
+//! synced. Only then may the client be told 250.
+//!
+//! After an error the names in mailboxes are taken back as far as that goes. What the
+//! queue has is not: a worker may be sending it. So somebody may get the letter twice,
+//! and nobody gets a part of it or nothing.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -26,13 +30,14 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
-use crate::store::disk::{LEFTOVER_AGE, make_folder, remove_file, sync_folder};
-use crate::store::draft::{Draft, Way};
-use crate::store::envelope::Letter;
+use crate::smtp::text::printable;
+use crate::store::disk::{Way, is_full, is_leftover, make_folder, remove_file, sync_folder};
+use crate::store::draft::Draft;
+use crate::store::envelope::{Entry, NextHop};
 use crate::store::folder::folder;
-use crate::store::header::Field;
+use crate::store::header::Submission;
 use crate::store::maildir;
-use crate::store::queue::{Queue, is_id, is_number};
+use crate::store::queue::{Claim, Queue, is_id, is_number};
 
 /// How many mailboxes are remembered as made before we begin to forget: a bound
 /// on memory, where every name is a mailbox.
@@ -67,6 +72,16 @@ pub struct MessageName {
     pub file: String,
 }
 
+/// Who wants a message delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client, which can be asked to send it again later.
+    Client,
+    /// This server: a report. Nobody has it but us, so it goes into the queue where
+    /// a client would be refused.
+    Ourselves,
+}
+
 impl Spool {
     /// Opens the spool, or makes it, and removes old leftovers.
     pub fn open(root: &Path, hostname: &str) -> io::Result<Spool> {
@@ -96,11 +111,15 @@ impl Spool {
 
     /// A name that no message had before: the time in microseconds, this
     /// process, and how many messages it has begun.
-    pub fn name(&self, when: Timestamp) -> MessageName {
+    pub fn new_name(&self, when: Timestamp) -> MessageName {
         let count = self.count.fetch_add(1, Ordering::SeqCst);
         let id = format!("M{}P{}Q{count}", when.as_microsecond(), self.process);
-        let file = format!("{}.{id}.{}", when.as_second(), self.hostname);
+        let file = self.file_name(&id, when);
         MessageName { id, file }
+    }
+
+    fn file_name(&self, id: &str, when: Timestamp) -> String {
+        format!("{}.{id}.{}", when.as_second(), self.hostname)
     }
 
     /// How many octets can still be stored. Where the system does not tell, more
@@ -112,15 +131,14 @@ impl Spool {
         }
     }
 
-    /// Begins a message with our trace fields; the fields `wanted` are added unless
-    /// it has them.
+    /// Begins a message with our trace fields. What a user submits is put right.
     pub fn draft(
         &self,
         name: &MessageName,
         trace_fields: &str,
-        wanted: &[Field],
+        submission: Option<&Submission>,
     ) -> io::Result<Draft> {
-        let create = || Draft::create(self.tmp.join(&name.file), trace_fields, wanted.to_vec());
+        let create = || Draft::create(self.tmp.join(&name.file), trace_fields, submission);
         match create() {
             // Somebody emptied the spool while we run: that must not stop the mail.
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -136,54 +154,120 @@ impl Spool {
         &self.queue
     }
 
-    /// Delivers a draft to every mailbox, and as a letter to the queue, for good;
-    /// or to none. Each mailbox may be named once.
+    /// Delivers a draft that is complete and on disk: at once where the destination is
+    /// a mailbox, and through the queue everywhere else. A mailbox that cannot be
+    /// written keeps nobody else waiting: its letter goes into the queue. Gives what is
+    /// there now. An error means that a disk is full, that the queue cannot be written,
+    /// or that no mailbox could.
     pub fn deliver(
         &self,
-        mut draft: Draft,
+        draft: Draft,
         name: &MessageName,
-        mailboxes: &[&LocalMailbox],
-        elsewhere: Option<&Letter>,
-    ) -> io::Result<()> {
-        draft.sync()?;
-        let names = mailboxes.len() + usize::from(elsewhere.is_some());
-        let mut done = 0;
-        let mut deliver = || {
-            for mailbox in mailboxes {
-                let by = if done + 1 == names { Way::Move } else { Way::Link };
-                self.deliver_to(&mut draft, by, name, mailbox)?;
-                done += 1;
-            }
-            match elsewhere {
-                Some(letter) => self.queue.commit(&mut draft, &name.id, letter),
-                None => Ok(()),
-            }
-        };
-        deliver().inspect_err(|_| {
-            for mailbox in mailboxes.iter().take(done) {
+        entries: Vec<Entry>,
+        origin: Origin,
+    ) -> io::Result<Vec<(String, Entry)>> {
+        let mut stored = Vec::new();
+        let placed = self
+            .store(&draft, name, entries, origin, &mut stored)
+            .and_then(|rest| self.enqueue(&draft, name, rest));
+        let queued = placed.inspect_err(|_| {
+            for (mailbox, _) in &stored {
                 maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
             }
-        })
+        })?;
+        stored.iter().for_each(|(_, entry)| log_recipients(name, entry, "stored"));
+        queued.iter().for_each(|(id, entry)| {
+            log_recipients(name, entry, &format!("queued as {id}"));
+        });
+        Ok(queued)
     }
 
-    fn deliver_to(
+    /// Gives the mailboxes among the destinations the message, and hands back what has
+    /// to go into the queue.
+    fn store(
         &self,
-        draft: &mut Draft,
-        by: Way,
+        draft: &Draft,
         name: &MessageName,
-        mailbox: &LocalMailbox,
-    ) -> io::Result<()> {
-        let folder = folder(mailbox);
-        let mut deliver = || maildir::deliver(draft, by, &self.mail.join(&folder), &name.file);
-        if self.known().contains(mailbox) {
-            match deliver() {
-                // The mailbox was removed since; it is made again below.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                done => return done,
+        entries: Vec<Entry>,
+        origin: Origin,
+        stored: &mut Vec<(LocalMailbox, Entry)>,
+    ) -> io::Result<Vec<Entry>> {
+        let (mut rest, mut broken) = (Vec::new(), Vec::new());
+        let mut left = entries.len();
+        for entry in entries {
+            left -= 1;
+            let mailbox = match &entry.next_hop {
+                // Whoever wants a report is served by relay/, which writes reports.
+                NextHop::Mailbox(mailbox) if !entry.wants_success() => mailbox.clone(),
+                _ => {
+                    rest.push(entry);
+                    continue;
+                }
+            };
+            // The last name takes the place of the temporary one.
+            let is_last = left == 0 && rest.is_empty();
+            let by = if is_last { Way::Move } else { Way::Link };
+            match self.put_into(&mailbox, draft.path(), by, &name.file) {
+                Ok(()) => stored.push((mailbox, entry)),
+                Err(error) if is_full(&error) => return Err(error),
+                Err(error) => {
+                    let path = self.mail.join(folder(&mailbox));
+                    log::error!("{}: {}: {}: {error}", name.id, entry.next_hop, path.display());
+                    broken.push(error);
+                    rest.push(entry);
+                }
             }
         }
+        let is_nobody_served = stored.is_empty() && broken.len() == rest.len();
+        match broken.pop() {
+            Some(error) if origin == Origin::Client && is_nobody_served => Err(error),
+            _ => Ok(rest),
+        }
+    }
+
+    /// Puts entries into the queue, for good. What needs room on the disk comes first, so
+    /// that a full one leaves none of them.
+    fn enqueue(
+        &self,
+        draft: &Draft,
+        name: &MessageName,
+        entries: Vec<Entry>,
+    ) -> io::Result<Vec<(String, Entry)>> {
+        let last = entries.len();
+        let mut queued = Vec::with_capacity(last);
+        for (entry, number) in entries.into_iter().zip(1..) {
+            let id = format!("{}-{number}", name.id);
+            let by = if number == last { Way::Move } else { Way::Link };
+            let prepared = self.queue.prepare(draft.path(), by, &id, &entry);
+            queued.push((id, entry));
+            prepared.inspect_err(|_| queued.iter().for_each(|(id, _)| self.queue.discard(id)))?;
+        }
+        for (id, _) in &queued {
+            self.queue.commit(id)?;
+        }
+        if !queued.is_empty() {
+            self.queue.sync()?;
+        }
+        Ok(queued)
+    }
+
+    /// Delivers a letter that waits in the queue to a mailbox here, for good. Its file
+    /// has the same name as it would have had at once, so a second try after a crash
+    /// makes no second copy.
+    pub fn deliver_waiting(&self, claim: &Claim, mailbox: &LocalMailbox) -> io::Result<()> {
+        let file = self.file_name(claim.message_id(), claim.entry.letter.arrived);
+        self.put_into(mailbox, &claim.message_path(), Way::Link, &file)
+    }
+
+    /// Delivers into a mailbox, which is made if it is missing, or a part of it.
+    fn put_into(&self, mailbox: &LocalMailbox, from: &Path, by: Way, file: &str) -> io::Result<()> {
+        let folder = folder(mailbox);
+        let maildir = self.mail.join(&folder);
+        if self.known().contains(mailbox) && maildir::is_whole(&maildir) {
+            return maildir::deliver(from, by, &maildir, file);
+        }
         maildir::make(&self.mail, &folder)?;
-        deliver()?;
+        maildir::deliver(from, by, &maildir, file)?;
         let mut known = self.known();
         if known.len() >= KNOWN_LIMIT {
             known.clear();
@@ -202,12 +286,13 @@ impl Spool {
 
     /// Better to find out at the start than at the first message.
     fn try_to_write(&self) -> io::Result<()> {
+        let probe = format!(".probe-{}", self.process);
         for folder in [&self.tmp, &self.mail] {
-            let probe = folder.join(format!(".probe-{}", self.process));
-            fs::create_dir(&probe)?;
-            fs::remove_dir(&probe)?;
+            // One that is there was left by a process of our number.
+            make_folder(&folder.join(&probe))?;
+            fs::remove_dir(folder.join(&probe))?;
         }
-        self.queue.try_to_write(&format!(".probe-{}", self.process))
+        self.queue.try_to_write(&probe)
     }
 
     /// Removes drafts that a server left behind when it was killed. Whatever else
@@ -218,9 +303,7 @@ impl Spool {
             if !is_draft_name(&entry.file_name().to_string_lossy()) {
                 continue;
             }
-            // A draft of another server on this spool may be gone by now.
-            let Ok(modified) = entry.metadata().and_then(|data| data.modified()) else { continue };
-            if now.duration_since(modified).unwrap_or_default() > LEFTOVER_AGE {
+            if is_leftover(&entry.path(), now) {
                 let path = entry.path();
                 log::info!("removing a message that was never complete: {}", path.display());
                 if let Err(error) = remove_file(&path) {
@@ -237,7 +320,20 @@ impl Spool {
     }
 }
 
-/// Whether a file is called as [`Spool::name`] calls them.
+/// One line for each recipient of a message that was taken.
+fn log_recipients(name: &MessageName, entry: &Entry, what: &str) {
+    for recipient in &entry.recipients {
+        log::info!(
+            "{}: from {} to {}: {what}, {}",
+            name.id,
+            printable(entry.letter.reverse_path.to_string()),
+            printable(recipient.given.to_string()),
+            printable(entry.next_hop.to_string()),
+        );
+    }
+}
+
+/// Whether a file is called as [`Spool::new_name`] calls them.
 fn is_draft_name(name: &str) -> bool {
     let mut parts = name.splitn(3, '.');
     let (Some(seconds), Some(id), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
@@ -249,6 +345,12 @@ fn is_draft_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::address::{ForwardPath, ReversePath};
+    use crate::smtp::dsn::{MailDsn, RcptDsn};
+    use crate::smtp::session::Recipient;
+    use crate::smtp::site::Destination;
+    use crate::store::envelope::entries;
+    use crate::store::queue::Claimed;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
@@ -263,9 +365,10 @@ mod tests {
         while let Some(next) = folders.pop() {
             for entry in fs::read_dir(next).unwrap() {
                 let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => names.push(path.strip_prefix(folder).unwrap().display().to_string()),
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    names.push(path.strip_prefix(folder).unwrap().display().to_string());
                 }
             }
         }
@@ -273,13 +376,37 @@ mod tests {
         names
     }
 
-    fn deliver(spool: &Spool, to: &[&str]) -> io::Result<MessageName> {
-        let name = spool.name(Timestamp::now());
-        let mut draft = spool.draft(&name, "Return-Path: <>\n", &[])?;
+    /// Delivers to mailboxes here, and gives the name and how many entries are queued.
+    fn deliver_from(
+        spool: &Spool,
+        to: &[&str],
+        origin: Origin,
+    ) -> io::Result<(MessageName, usize)> {
+        let now = Timestamp::now();
+        let name = spool.new_name(now);
+        let mut draft = spool.draft(&name, "Return-Path: <>\n", None)?;
         draft.write(b"\nhello\n")?;
-        let mailboxes: Vec<_> = to.iter().map(|name| mailbox(name)).collect();
-        spool.deliver(draft, &name, &mailboxes.iter().collect::<Vec<_>>(), None)?;
-        Ok(name)
+        draft.sync()?;
+        let recipient = |name: &&str| Recipient {
+            address: ForwardPath::Postmaster,
+            destination: Destination::Here(mailbox(name)),
+            alias: None,
+            dsn: RcptDsn::default(),
+        };
+        let letter = draft.letter(ReversePath::Null, MailDsn::default(), now);
+        let entries = entries(&letter, to.iter().map(recipient).collect(), false);
+        let queued = spool.deliver(draft, &name, entries, origin)?;
+        Ok((name, queued.len()))
+    }
+
+    fn deliver(spool: &Spool, to: &[&str]) -> io::Result<MessageName> {
+        deliver_from(spool, to, Origin::Client).map(|(name, _)| name)
+    }
+
+    /// Puts a file where the folder of this mailbox should be.
+    fn break_mailbox(root: &Path, name: &str) {
+        fs::create_dir_all(root.join("mail/host.example")).unwrap();
+        fs::write(root.join("mail/host.example").join(name), "").unwrap();
     }
 
     #[test]
@@ -299,7 +426,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
         let when = Timestamp::from_microsecond(1_795_324_479_000_007).unwrap();
-        let (one, other) = (spool.name(when), spool.name(when));
+        let (one, other) = (spool.new_name(when), spool.new_name(when));
         assert_ne!(one.id, other.id);
         assert_eq!(one.file, format!("1795324479.{}.host.example", one.id));
         assert!(one.id.bytes().all(|octet| octet.is_ascii_alphanumeric()), "{}", one.id);
@@ -318,19 +445,71 @@ mod tests {
     fn a_draft_that_is_dropped_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        drop(spool.draft(&spool.name(Timestamp::now()), "Return-Path: <>\n", &[]).unwrap());
+        drop(spool.draft(&spool.new_name(Timestamp::now()), "Return-Path: <>\n", None).unwrap());
         assert!(tree(root.path()).is_empty());
     }
 
     #[test]
-    fn when_one_mailbox_fails_the_message_is_in_none() {
+    fn one_broken_mailbox_keeps_nobody_else_waiting() {
+        // Whether it is the first, in the middle, or the last, whose file would be moved.
+        for broken in ["ann", "bob", "cem"] {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(root.path(), "host.example").unwrap();
+            break_mailbox(root.path(), broken);
+            let (name, queued) =
+                deliver_from(&spool, &["ann", "bob", "cem"], Origin::Client).unwrap();
+            assert_eq!(queued, 1, "{broken}");
+            let id = format!("{}-1", name.id);
+            let entry = spool.queue().read(&id).unwrap().unwrap().unwrap();
+            assert_eq!(entry.next_hop, NextHop::Mailbox(mailbox(broken)));
+            assert_eq!(tree(&root.path().join("mail")).len(), 3, "two letters and the file");
+
+            // Mended: the letter is delivered under the name it would have had.
+            fs::remove_file(root.path().join("mail/host.example").join(broken)).unwrap();
+            let Claimed::Ours(claim) = spool.queue().claim(&id).unwrap() else { panic!() };
+            // Twice, as after a crash between the delivery and its note.
+            for _ in 0..2 {
+                spool.deliver_waiting(&claim, &mailbox(broken)).unwrap();
+            }
+            claim.end().unwrap();
+            let in_mailbox = |who: &str| format!("mail/host.example/{who}/new/{}", name.file);
+            assert_eq!(tree(root.path()), ["ann", "bob", "cem"].map(in_mailbox));
+        }
+    }
+
+    #[test]
+    fn a_client_is_asked_again_if_nobody_could_be_served_and_we_are_not() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        // A file where the folder of the second mailbox should be.
-        fs::create_dir(root.path().join("mail/host.example")).unwrap();
-        fs::write(root.path().join("mail/host.example/bob"), "").unwrap();
-        assert!(deliver(&spool, &["ann", "bob"]).is_err());
-        assert_eq!(tree(root.path()), ["mail/host.example/bob"]);
+        break_mailbox(root.path(), "ann");
+        assert!(deliver(&spool, &["ann"]).is_err());
+        assert_eq!(tree(root.path()), ["mail/host.example/ann"]);
+        let (_, queued) = deliver_from(&spool, &["ann"], Origin::Ourselves).unwrap();
+        assert_eq!(queued, 1);
+    }
+
+    #[test]
+    fn a_part_of_a_mailbox_that_is_gone_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        deliver(&spool, &["ann"]).unwrap();
+        for part in ["cur", "tmp", "new"] {
+            let folder = root.path().join("mail/host.example/ann").join(part);
+            fs::remove_dir_all(&folder).unwrap();
+            deliver(&spool, &["ann"]).unwrap();
+            assert!(folder.is_dir(), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_was_left_behind_does_not_stop_the_start() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["tmp", "mail", "queue"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+            let probe = format!("{folder}/.probe-{}", process::id());
+            fs::create_dir(root.path().join(probe)).unwrap();
+        }
+        Spool::open(root.path(), "host.example").unwrap();
     }
 
     #[test]
@@ -350,14 +529,14 @@ mod tests {
     fn only_old_drafts_are_swept_and_nothing_that_is_not_ours() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        let draft = format!("tmp/{}", spool.name(Timestamp::now()).file);
+        let draft = format!("tmp/{}", spool.new_name(Timestamp::now()).file);
         fs::write(root.path().join(&draft), "From").unwrap();
         fs::write(root.path().join("tmp/thesis.txt"), "a year of work").unwrap();
         fs::create_dir(root.path().join("tmp/1.M1P1Q1.a-folder")).unwrap();
-        let now = SystemTime::now();
-        spool.sweep(now + LEFTOVER_AGE - Duration::from_secs(60)).unwrap();
+        let (now, age) = (SystemTime::now(), Duration::from_secs(36 * 3600));
+        spool.sweep(now + age - Duration::from_secs(60)).unwrap();
         assert_eq!(tree(root.path()), [draft.as_str(), "tmp/thesis.txt"]);
-        spool.sweep(now + LEFTOVER_AGE + Duration::from_secs(60)).unwrap();
+        spool.sweep(now + age + Duration::from_secs(60)).unwrap();
         assert_eq!(tree(root.path()), ["tmp/thesis.txt"]);
     }
 

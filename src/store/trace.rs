@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use crate::smtp::address::{ForwardPath, ReversePath, address_literal};
-use crate::smtp::text::printable;
+use crate::smtp::text::one_word;
 
 /// How much of a client's name stands in `Received`.
 const NAME_LIMIT: usize = 255;
@@ -23,7 +23,7 @@ pub struct TraceFields<'a> {
     /// Where errors are reported to.
     pub reverse_path: &'a ReversePath,
     /// What the client called itself. It may say anything …
-    pub client_name: &'a str,
+    pub client_name: &'a [u8],
     /// … which is why its address stands next to it.
     pub client_address: IpAddr,
     /// The name of this server.
@@ -48,7 +48,7 @@ impl TraceFields<'_> {
         };
         // Escaped it may be four times as long, and a line has 998 octets (RFC 5322
         // section 2.1.1).
-        let name: String = printable(self.client_name).chars().take(NAME_LIMIT).collect();
+        let name: String = one_word(self.client_name).chars().take(NAME_LIMIT).collect();
         format!(
             "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {} id {}{to};\n\t{}\n",
             self.reverse_path,
@@ -77,7 +77,7 @@ mod tests {
         let to = only_recipient.map(|to| ForwardPath::parse(to).unwrap().0);
         let fields = TraceFields {
             reverse_path: &reverse_path,
-            client_name: "b\u{fc}ro",
+            client_name: "b\u{fc}ro x".as_bytes(),
             client_address: address.parse().unwrap(),
             hostname: "mx.host.example",
             protocol: "ESMTP",
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(
             fields("<ann@host.example>", Some("<bob@host.example>"), "192.0.2.1"),
             "Return-Path: <ann@host.example>\n\
-             Received: from b\\xc3\\xbcro ([192.0.2.1])\n\
+             Received: from b\\xc3\\xbcro\\x20x ([192.0.2.1])\n\
              \tby mx.host.example with ESMTP id M1P2Q3\n\
              \tfor <bob@host.example>;\n\
              \tSun, 22 Nov 2026 05:14:39 +0000\n"

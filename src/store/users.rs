@@ -1,9 +1,8 @@
 //! The users file: who may log in, in the form of Dovecot's passwd-file.
 //!
-//! In: the text of the file. Out: names and secrets, or the line that is wrong.
-//! A line is `name:{SCHEME}secret`; Dovecot may have more fields behind the next
-//! colon, which are passed over, so one file serves both programs. Empty lines
-//! and lines that begin with `#` do not count.
+//! In: the octets of the file. Out: names and secrets, or the line that is wrong.
+//! A line is `name:{SCHEME}secret`; Dovecot may have more fields after the next
+//! colon, which are passed over, so one file serves both programs.
 //!
 //! A name is what Dovecot finds too: it folds what a client sends to lower case
 //! and compares that with the file octet by octet, so a name in upper case could
@@ -15,32 +14,18 @@
 //! Book: docs/11-auth.md.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Display, Formatter};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use crate::smtp::address::Mailbox;
-use crate::smtp::credentials::Secret;
-
-/// The bits of a file's mode that let everybody read or write it.
-const OTHERS: u32 = 0o006;
-
-/// What is wrong with a users or aliases file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileError {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// What was expected there.
-    pub why: String,
-}
+use crate::smtp::auth::secret::Secret;
+use crate::smtp::text::FOLDER_NAME_LIMIT;
+use crate::store::text_file::{FileError, entries};
 
 /// Reads the file. All names are bare, or all are full addresses: with both,
 /// nobody could say whether `ann` and `ann@host.example` are one person.
-pub fn parse(text: &str) -> Result<Vec<(String, Secret)>, FileError> {
+pub fn parse(file: &[u8]) -> Result<Vec<(String, Secret)>, FileError> {
     let mut users: Vec<(String, Secret)> = Vec::new();
     let mut seen = BTreeSet::new();
-    for (line, text) in entries(text) {
+    for (line, text) in entries(file)? {
         let wrong = |why: &str| FileError { line, why: why.to_owned() };
         let (name, fields) =
             text.split_once(':').ok_or_else(|| wrong("expected name:{SCHEME}secret"))?;
@@ -67,46 +52,21 @@ pub fn parse(text: &str) -> Result<Vec<(String, Secret)>, FileError> {
 fn is_user_name(name: &str) -> bool {
     let is_ours = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'@');
     let address = if name.contains('@') { name.to_owned() } else { format!("{name}@localhost") };
-    name.bytes().all(is_ours) && matches!(Mailbox::parse(&address), Ok((_, "")))
+    // Each of these octets stands for itself in the name of a folder.
+    let has_folder = |mailbox: &Mailbox| mailbox.local_part.len() <= FOLDER_NAME_LIMIT;
+    name.bytes().all(is_ours)
+        && matches!(Mailbox::parse(&address), Ok((mailbox, "")) if has_folder(&mailbox))
 }
-
-/// The lines that count, with their numbers, without CR LF or LF.
-pub(super) fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-    lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'))
-}
-
-/// Logs a warning if everybody on this machine can read, or even change, a file
-/// that holds secrets. Its group may: that is how two servers share it.
-pub fn warn_if_readable_by_others(path: &Path) {
-    if is_open_to_others(path) {
-        let path = path.display();
-        log::warn!("{path}: everybody on this machine can get at it (chmod 600 {path})");
-    }
-}
-
-/// A file that is not there is not open: whoever reads it will tell.
-fn is_open_to_others(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0)
-}
-
-impl Display for FileError {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.why)
-    }
-}
-
-impl std::error::Error for FileError {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::credentials::Users;
+    use crate::smtp::auth::users::Users;
 
     /// Names and secrets, as they would be written.
     fn read(text: &str) -> Vec<(String, String)> {
         let reveal = |(name, secret): (String, Secret)| (name, secret.reveal());
-        parse(text).unwrap().into_iter().map(reveal).collect()
+        parse(text.as_bytes()).unwrap().into_iter().map(reveal).collect()
     }
 
     fn entry(name: &str, secret: &str) -> (String, String) {
@@ -125,6 +85,8 @@ mod tests {
         ];
         assert_eq!(read(text), users);
         assert_eq!(read(""), []);
+        assert_eq!(read("\u{feff}ann:{PLAIN}x"), [entry("ann", "{PLAIN}x")]);
+        assert_eq!(parse(b"ann:{PLAIN}x\nbob:{PLAIN}gr\xfcn").unwrap_err().line, 2);
     }
 
     #[test]
@@ -140,14 +102,14 @@ mod tests {
         let text = "ann:{scram-sha-256}4096,G53IP8bJimlkNWNCz5ZErg==,\
             rwuhnUV1ba1PX2YtAhp6QwP2jrLHxnfWUaT3gLAXwwc=,\
             LGGe8vnSH2i6F39vS/9jRIz4RBW1IPtNt6krZotStL4=:::\n";
-        let users = Users::new(parse(text).unwrap(), [1; 32]);
-        assert!(users.check("ann", "secret"));
-        assert!(!users.check("ann", "secret:::"));
+        let users = Users::new(parse(text.as_bytes()).unwrap(), [1; 32]);
+        assert!(users.check("ann", b"secret"));
+        assert!(!users.check("ann", b"secret:::"));
     }
 
     #[test]
     fn a_wrong_line_is_named_with_what_was_expected() {
-        let long = format!("{}:{{PLAIN}}hunter2", "a".repeat(65));
+        let long = format!("{}:{{PLAIN}}hunter2", "a".repeat(256));
         for (text, line, why) in [
             ("hunter2", 1, "name:{SCHEME}secret"),
             ("\n# x\nann:hunter2", 3, "{PLAIN} or {SCRAM-SHA-256}"),
@@ -167,13 +129,13 @@ mod tests {
             (".ann:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
             ("a..b:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
             ("\u{e4}nn:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
-            ("\u{feff}ann:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
+            ("ann:{PLAIN}a\n\u{feff}ann:{PLAIN}hunter2", 2, "a-z 0-9 . - _"),
             ("ann@:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
             ("@b.example:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
             ("a@b@c.example:{PLAIN}hunter2", 1, "a-z 0-9 . - _"),
             (&long, 1, "a-z 0-9 . - _"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text.as_bytes()).unwrap_err();
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(error.why.starts_with("expected "), "{text}: {error}");
             assert!(error.why.contains(why), "{text}: {error}");
@@ -182,23 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_open_if_everybody_can_read_or_write_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("users");
-        assert!(!is_open_to_others(&path));
-        fs::write(&path, "").unwrap();
-        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(is_open_to_others(&path), is_open, "{mode:o}");
-        }
-    }
-
-    #[test]
     fn any_text_is_a_users_file_or_none_without_a_panic() {
         fn holds(text: String) -> bool {
             let lines = text.lines().count();
             for text in [text.clone(), format!("ann:{{PLAIN}}{text}")] {
-                if let Err(error) = parse(&text) {
+                if let Err(error) = parse(text.as_bytes()) {
                     assert!((1..=lines.max(1)).contains(&error.line));
                 }
             }

@@ -4,12 +4,13 @@
 //! them, and the reasons why there is none. `lines.rs` is the other end.
 //!
 //! A server is not trusted to keep the protocol. A reply has one absolute
-//! deadline, a limited number of lines, and lines of a limited length. Octets
-//! that were read before we asked would be taken for the answer to what we ask
-//! next, so they end the connection. What the system still keeps is not looked
-//! at: an early reply that comes in a packet of its own is not found out.
+//! deadline, a limited number of lines, lines of a limited length, and no more text is
+//! kept of it than is asked for. Octets that were read before we asked would be taken
+//! for the answer to what we ask next, so they end the connection. What the system
+//! still keeps is not looked at: an early reply that comes in a packet of its own is
+//! not found out.
 //!
-//! Left to others: which commands, and what a reply means (`relay/client.rs`).
+//! Left to others: which commands, and what a reply means (`relay/client/`).
 //!
 //! Book: docs/13-the-client-side.md.
 
@@ -77,10 +78,11 @@ impl Replies {
         })
     }
 
-    /// The next reply, all its lines within `limit` from now.
-    pub fn reply(&mut self, limit: Duration) -> Result<Reply, NoReply> {
+    /// The next reply, all its lines within `limit` from now, and at most `kept`
+    /// octets of its text.
+    pub fn reply(&mut self, limit: Duration, kept: usize) -> Result<Reply, NoReply> {
         self.stream.set_deadline(limit);
-        let mut parser = ReplyParser::default();
+        let mut parser = ReplyParser::keeping(kept);
         loop {
             let line = self.line()?;
             if let Some(reply) = parser.line(&line).map_err(NoReply::Malformed)? {
@@ -110,7 +112,8 @@ impl Replies {
         let _ = self.stream.end_of_output();
     }
 
-    fn has_input(&self) -> bool {
+    /// Whether something was read that nobody has asked for yet.
+    pub fn has_input(&self) -> bool {
         self.start < self.end
     }
 
@@ -201,28 +204,31 @@ mod tests {
     #[test]
     fn replies_end_with_their_last_line_and_lines_with_crlf_or_lf() {
         let mut replies = said(b"250-a\r\n250 b\r\n354 c\n221\r\n");
-        let texts = [0; 3].map(|_| replies.reply(LIMIT).unwrap().to_string());
+        let texts = [0; 3].map(|_| replies.reply(LIMIT, 500).unwrap().to_string());
         assert_eq!(texts, ["250 b", "354 c", "221 "]);
-        assert!(matches!(replies.reply(LIMIT), Err(NoReply::Closed)));
+        assert!(matches!(replies.reply(LIMIT, 500), Err(NoReply::Closed)));
     }
 
     #[test]
     fn half_a_reply_is_none() {
         for half in ["250-a\r\n", "250 a", ""] {
-            assert!(matches!(said(half.as_bytes()).reply(LIMIT), Err(NoReply::Closed)), "{half}");
+            assert!(
+                matches!(said(half.as_bytes()).reply(LIMIT, 500), Err(NoReply::Closed)),
+                "{half}"
+            );
         }
     }
 
     #[test]
     fn a_line_that_does_not_end_is_given_up() {
         let line = [&b"250 "[..], &[b'x'; 2 * LINE_LIMIT]].concat();
-        assert!(matches!(said(&line).reply(LIMIT), Err(NoReply::LineTooLong)));
+        assert!(matches!(said(&line).reply(LIMIT, 500), Err(NoReply::LineTooLong)));
     }
 
     #[test]
     fn nothing_is_sent_to_a_server_that_has_said_too_much() {
         let mut replies = said(b"220 a\r\n250 b\r\n");
-        replies.reply(LIMIT).unwrap();
+        replies.reply(LIMIT, 500).unwrap();
         assert!(matches!(replies.send(b"EHLO c.example\r\n", LIMIT), Err(NoReply::Early)));
     }
 }

@@ -57,11 +57,15 @@ impl Socket {
 
     /// Waits for one octet and leaves it where it is.
     pub fn first_octet(&mut self) -> io::Result<u8> {
-        self.update_read_timeout()?;
         let mut octet = [0];
-        match self.tcp.peek(&mut octet).map_err(late)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            _ => Ok(octet[0]),
+        loop {
+            self.update_read_timeout()?;
+            match self.tcp.peek(&mut octet) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(late(error)),
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(octet[0]),
+            }
         }
     }
 
@@ -116,12 +120,17 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let timeout = self.timeout()?;
-        if timeout != self.write_timeout {
-            self.tcp.set_write_timeout(Some(timeout))?;
-            self.write_timeout = timeout;
+        loop {
+            let timeout = self.timeout()?;
+            if timeout != self.write_timeout {
+                self.tcp.set_write_timeout(Some(timeout))?;
+                self.write_timeout = timeout;
+            }
+            match (&*self.tcp).write(octets) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done.map_err(late),
+            }
         }
-        (&*self.tcp).write(octets).map_err(late)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -172,6 +181,41 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+
+    /// On Linux a call with a time-out does not go on by itself after a stop.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_that_was_stopped_while_it_waited_goes_on_waiting() {
+        let wait = |call: fn(&mut Socket) -> io::Result<()>| {
+            std::thread::spawn(move || {
+                let (mut socket, _peer) = pair();
+                socket.set_deadline(Duration::from_millis(500));
+                loop {
+                    if let Err(error) = call(&mut socket) {
+                        break error.kind();
+                    }
+                }
+            })
+        };
+        let calls = [
+            wait(|socket| socket.write(&[b'x'; 1 << 16]).map(drop)),
+            wait(|socket| socket.read(&mut [0]).map(drop)),
+            wait(|socket| socket.first_octet().map(drop)),
+        ];
+        let me = std::process::id().to_string();
+        for _ in 0..20 {
+            let mut shell = std::process::Command::new("sh");
+            // Only a stop that has happened interrupts; one that is pending is taken back.
+            let script = "kill -STOP $0
+                until grep -q '^State:.T' /proc/$0/status; do :; done
+                kill -CONT $0";
+            let status = shell.args(["-c", script, &me]).status();
+            assert!(status.unwrap().success());
+        }
+        for call in calls {
+            assert_eq!(call.join().unwrap(), ErrorKind::TimedOut);
+        }
     }
 
     #[test]

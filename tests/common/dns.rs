@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use simple_dns::rdata::{A, AAAA, CNAME, MX, RData};
-use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord, TYPE};
+use simple_dns::rdata::{A, AAAA, CNAME, MX, PTR, RData, TXT};
+use simple_dns::{CLASS, Name, Packet, RCODE, ResourceRecord};
 
 /// What the server does instead of answering as it should.
 #[derive(Clone, Copy)]
@@ -47,7 +47,8 @@ struct Shared {
 
 impl DnsServer {
     /// A server that knows `zone`: lines such as `x.example MX 10 mx.example`,
-    /// with the types A, AAAA, MX and CNAME. All other names do not exist.
+    /// with the types A, AAAA, MX, CNAME, PTR and TXT (each word is a string of its
+    /// own there). All other names do not exist.
     pub fn start(zone: &[&str]) -> DnsServer {
         DnsServer::with_tricks(zone, &[])
     }
@@ -209,8 +210,14 @@ fn record(line: &[String]) -> ResourceRecord<'static> {
         "AAAA" => RData::AAAA(AAAA { address: line[2].parse::<Ipv6Addr>().unwrap().to_bits() }),
         "CNAME" => RData::CNAME(CNAME(name(&line[2]))),
         "MX" => RData::MX(MX { preference: line[2].parse().unwrap(), exchange: name(&line[3]) }),
-        // The name exists, and has nothing we know.
-        "EMPTY" => RData::Empty(TYPE::TXT),
+        "PTR" => RData::PTR(PTR(name(&line[2]))),
+        "TXT" => {
+            let strings = line[2..].iter().fold(TXT::new(), |mut txt, word| {
+                txt.add_string(word).unwrap();
+                txt
+            });
+            RData::TXT(strings.into_owned())
+        }
         kind => panic!("no records of type {kind}"),
     };
     ResourceRecord::new(name(&line[0]), CLASS::IN, 60, data)

@@ -8,6 +8,8 @@ pub mod dns;
 pub mod hop;
 pub mod markdown;
 pub mod mta;
+pub mod report;
+pub mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

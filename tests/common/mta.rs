@@ -79,26 +79,18 @@ impl Mta {
 
     /// Sends a letter and gives its id.
     pub fn submit(&self, from: &str, to: &[&str], text: &str) -> String {
-        let mut client = Client::connect(self.address);
-        let ehlo = client.ask("EHLO client.example");
-        assert!(ehlo.starts_with("250"), "{ehlo}");
-        // All in one write: some of these servers have little patience.
-        let to_lines: String = to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
-        let smtputf8 = if to_lines.is_ascii() { "" } else { " SMTPUTF8" };
-        client.send(format!("MAIL FROM:<{from}>{smtputf8}\r\n{to_lines}DATA\r\n"));
-        for _ in 0..=to.len() {
-            let reply = client.reply();
-            assert!(reply.starts_with("250"), "{reply}");
-        }
-        assert_eq!(&client.reply()[..3], "354");
-        let reply = client.message(text);
-        reply.strip_prefix("250 2.6.0 stored as ").unwrap_or_else(|| panic!("{reply}")).to_owned()
+        submit(self.address, from, to, text)
+    }
+
+    /// The same with parameters: `from` and `to` are what stands after `MAIL FROM:` and
+    /// `RCPT TO:`.
+    pub fn submit_with(&self, from: &str, to: &[&str], text: &str) -> String {
+        submit_with(self.address, from, to, text)
     }
 
     /// What is in a mailbox, in order of arrival.
     pub fn mail(&self, domain: &str, mailbox: &str) -> Vec<Vec<u8>> {
-        let new = self.spool.join("mail").join(domain).join(mailbox).join("new");
-        files(&new).iter().map(|file| fs::read(file).unwrap()).collect()
+        mail(&self.spool, domain, mailbox)
     }
 
     /// The names of the files in the queue.
@@ -107,16 +99,34 @@ impl Mta {
         files(&self.spool.join("queue")).iter().map(name).collect()
     }
 
-    /// An envelope, while it is there.
+    /// The envelopes of a message, one after the other, while there are any. `id` may be
+    /// that of one entry, too.
     pub fn envelope(&self, id: &str) -> Option<String> {
-        fs::read_to_string(self.spool.join("queue").join(format!("{id}.envelope"))).ok()
+        let text = self.envelopes(|entry| {
+            entry == id || entry.split_once('-').is_some_and(|(message, _)| message == id)
+        });
+        (!text.is_empty()).then(|| text.concat())
     }
 
-    /// How often a letter was tried, as the envelope says it.
+    /// How often each entry in the queue was tried.
+    pub fn all_attempts(&self) -> Vec<u32> {
+        self.envelopes(|_| true).iter().map(|envelope| attempts(envelope)).collect()
+    }
+
+    /// The envelopes of these entries.
+    fn envelopes(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let queue = self.spool.join("queue");
+        let names = self
+            .queue()
+            .into_iter()
+            .filter(|name| name.strip_suffix(".envelope").is_some_and(&is_wanted));
+        // One that goes while we look is no more.
+        names.filter_map(|name| fs::read_to_string(queue.join(name)).ok()).collect()
+    }
+
+    /// How often a letter was tried, as the first of its envelopes says it.
     pub fn attempts(&self, id: &str) -> Option<u32> {
-        let envelope = self.envelope(id)?;
-        let line = envelope.lines().find_map(|line| line.strip_prefix("ATTEMPTS "));
-        Some(line.unwrap().parse().unwrap())
+        self.envelope(id).map(|envelope| attempts(&envelope))
     }
 
     /// Begins the shutdown and waits for its end.
@@ -135,6 +145,42 @@ impl Drop for Mta {
             let _ = running.join();
         }
     }
+}
+
+fn attempts(envelope: &str) -> u32 {
+    let line = envelope.lines().find_map(|line| line.strip_prefix("ATTEMPTS "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Sends a letter to the server at an address, and gives its id.
+pub fn submit(address: SocketAddr, from: &str, to: &[&str], text: &str) -> String {
+    let smtputf8 = if to.iter().all(|to| to.is_ascii()) { "" } else { " SMTPUTF8" };
+    let to: Vec<String> = to.iter().map(|to| format!("<{to}>")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    submit_with(address, &format!("<{from}>{smtputf8}"), &to, text)
+}
+
+/// The same with parameters.
+pub fn submit_with(address: SocketAddr, from: &str, to: &[&str], text: &str) -> String {
+    let mut client = Client::connect(address);
+    let ehlo = client.ask("EHLO client.example");
+    assert!(ehlo.starts_with("250"), "{ehlo}");
+    // All in one write: some of these servers have little patience.
+    let to_lines: String = to.iter().map(|to| format!("RCPT TO:{to}\r\n")).collect();
+    client.send(format!("MAIL FROM:{from}\r\n{to_lines}DATA\r\n"));
+    for _ in 0..=to.len() {
+        let reply = client.reply();
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    assert_eq!(&client.reply()[..3], "354");
+    let reply = client.message(text);
+    reply.strip_prefix("250 2.6.0 stored as ").unwrap_or_else(|| panic!("{reply}")).to_owned()
+}
+
+/// What is in a mailbox of a spool, in order of arrival.
+pub fn mail(spool: &Path, domain: &str, mailbox: &str) -> Vec<Vec<u8>> {
+    let new = spool.join("mail").join(domain).join(mailbox).join("new");
+    files(&new).iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
 /// Waits until something is so, and not for ever.

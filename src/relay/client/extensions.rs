@@ -1,0 +1,87 @@
+//! What a server offers: the lines of its reply to EHLO (RFC 5321 section 4.1.1.1).
+//!
+//! In: that reply. Out: whether a keyword is in it, and what stands after it. A server
+//! that only knows HELO offers nothing.
+//!
+//! Book: docs/13-the-client-side.md.
+
+use crate::smtp::auth::mechanism::Mechanism;
+use crate::smtp::reply::Reply;
+
+/// One line each, such as `SIZE 1000`.
+#[derive(Debug, Default)]
+pub struct Extensions(Vec<String>);
+
+impl Extensions {
+    /// Those in a reply to EHLO. Its first line is the server's name.
+    pub fn of(reply: &Reply) -> Extensions {
+        Extensions(reply.lines().iter().skip(1).cloned().collect())
+    }
+
+    /// Whether this one is offered.
+    pub fn has(&self, keyword: &str) -> bool {
+        self.get(keyword).is_some()
+    }
+
+    /// The size that a message may have, in octets as sent. `None` if nothing is said
+    /// about sizes; 0, or no number, is said and is no limit (RFC 1870 section 3).
+    pub fn size_limit(&self) -> Option<u64> {
+        let limit = self.get("SIZE")?.parse().ok();
+        Some(limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX))
+    }
+
+    /// The mechanisms of AUTH that we know, too; those that do not send the password
+    /// come first. `AUTH=PLAIN` is the form of a draft from before RFC 2554, which old
+    /// clients looked for; some servers say that line alone, some both with different
+    /// lists.
+    pub fn mechanisms(&self) -> Vec<Mechanism> {
+        let lists = self.0.iter().filter_map(|line| {
+            let (word, list) = line.split_at_checked("AUTH".len())?;
+            let is_list = list.starts_with([' ', '=']) && word.eq_ignore_ascii_case("AUTH");
+            is_list.then_some(list)
+        });
+        let offered: Vec<_> =
+            lists.flat_map(|list| list.split([' ', '='])).filter_map(Mechanism::parse).collect();
+        Mechanism::ALL.into_iter().filter(|mechanism| offered.contains(mechanism)).collect()
+    }
+
+    /// What stands after a keyword; it may be empty. Keywords have no case.
+    fn get(&self, keyword: &str) -> Option<&str> {
+        self.0.iter().find_map(|line| {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            word.eq_ignore_ascii_case(keyword).then_some(rest.trim())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extensions(lines: &[&str]) -> Extensions {
+        Extensions(lines.iter().map(|line| (*line).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_keyword_is_found_in_any_case_and_only_as_a_whole_word() {
+        let offered = extensions(&["size 1000", "8BitMime", "PIPELININGX"]);
+        assert_eq!(offered.size_limit(), Some(1000));
+        assert_eq!(offered.get("8BITMIME"), Some(""));
+        assert!(!offered.has("PIPELINING"));
+    }
+
+    #[test]
+    fn of_the_mechanisms_offered_those_come_first_that_do_not_send_the_password() {
+        use Mechanism::{CramMd5, Login, Plain, ScramSha256};
+        for (offer, known) in [
+            (&["AUTH PLAIN LOGIN cram-md5 GSSAPI"][..], &[CramMd5, Plain, Login][..]),
+            (&["auth plain scram-sha-256"], &[ScramSha256, Plain]),
+            (&["AUTH=LOGIN PLAIN"], &[Plain, Login]),
+            (&["AUTH CRAM-MD5", "Auth=Login"], &[CramMd5, Login]),
+            (&["AUTH GSSAPI"], &[]),
+            (&["AUTH", "AUTH=", "SIZE", "AUTHPLAIN PLAIN", "X AUTH PLAIN"], &[]),
+        ] {
+            assert_eq!(extensions(offer).mechanisms(), known, "{offer:?}");
+        }
+    }
+}

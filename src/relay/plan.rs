@@ -1,0 +1,442 @@
+//! When each letter is tried, where, and how many at once.
+//!
+//! In: entries with the time of their next attempt, what came of each attempt, and
+//! what time it is. Out: which entry is to be tried next. Nothing here waits, reads a
+//! clock, or touches a file: the plan is a memory of what the envelopes say, and
+//! `worker.rs` does what it says.
+//!
+//! A host that is dead keeps everybody waiting who talks to it, so it must not get
+//! many threads. Who answers may have more of them.
+//!
+//! Book: docs/14-the-queue.md.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Deliveries under way at a time.
+const LIMIT: usize = 32;
+/// Deliveries under way to one destination from which something was heard.
+const EACH_LIMIT: usize = 8;
+/// The same, before anything was heard, and where nothing was heard the last time
+/// (RFC 5321 section 4.5.4.1 wants such hosts remembered).
+const UNHEARD_LIMIT: usize = 2;
+/// Deliveries under way to all destinations together that were silent the last time.
+/// The others are left for those who may answer.
+const SILENT_LIMIT: usize = LIMIT / 2;
+/// How many destinations without a letter are remembered: a bound on memory.
+const MEMORY_LIMIT: usize = 10_000;
+/// Due before everything else, and whatever the envelope says.
+const WANTED_NOW: Timestamp = Timestamp::MIN;
+/// Retries come further and further apart, up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(4 * 3600);
+
+/// What waits, and what is under way.
+#[derive(Debug, Default)]
+pub struct Plan {
+    destinations: HashMap<Arc<str>, Destination>,
+    /// For each destination that may have one more delivery, when its first entry is
+    /// due: those that were silent the last time, and all others.
+    silent: BTreeSet<(Timestamp, Arc<str>)>,
+    others: BTreeSet<(Timestamp, Arc<str>)>,
+    /// Every entry, so that none is there twice: where it waits and until when, or `None`
+    /// while it is under way.
+    known: HashMap<Arc<str>, Option<(Arc<str>, Timestamp)>>,
+    under_way: usize,
+    silent_under_way: usize,
+}
+
+/// One destination, and the entries for it.
+#[derive(Debug, Default)]
+struct Destination {
+    /// In the order in which they are due.
+    waiting: BTreeSet<(Timestamp, Arc<str>)>,
+    under_way: usize,
+    manner: Manner,
+    /// Where it stands in one of the two lines of the plan: whether in that of the silent
+    /// ones, and since when it is due.
+    lined_up: Option<(bool, Timestamp)>,
+}
+
+/// What came of the last attempt at a destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Manner {
+    /// There was none yet.
+    #[default]
+    Unknown,
+    /// Something was said about a letter, good or bad.
+    Heard,
+    /// Nothing was said in time.
+    Silent,
+}
+
+/// An entry that is due. It counts as under way until [`Plan::done`] is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Where it goes.
+    pub destination: Arc<str>,
+    /// Somebody wants it tried whatever its envelope says about the time.
+    pub is_wanted_now: bool,
+    /// Whether the destination was silent the last time.
+    was_silent: bool,
+}
+
+impl Plan {
+    /// Takes an entry in, or notes that one which waits is due at another time.
+    pub fn add(&mut self, id: &str, destination: &str, due: Timestamp) {
+        let id: Arc<str> = id.into();
+        match self.known.get(&id) {
+            Some(None) => return,
+            // Somebody wants it now, whatever its envelope says.
+            Some(Some((_, before))) if *before == WANTED_NOW => return,
+            Some(Some((place, before))) => {
+                let (place, before) = (Arc::clone(place), *before);
+                if let Some(waits) = self.destinations.get_mut(&place) {
+                    waits.waiting.remove(&(before, Arc::clone(&id)));
+                }
+                self.line_up(&place);
+            }
+            None => {}
+        }
+        self.wait(id, destination.into(), due);
+    }
+
+    /// Whether an entry waits or is under way.
+    pub fn knows(&self, id: &str) -> bool {
+        self.known.contains_key(id)
+    }
+
+    /// Takes out the entry that has been due longest, of those whose destination may
+    /// have one more delivery. `None` if there is none at this time.
+    pub fn take(&mut self, now: Timestamp) -> Option<Due> {
+        let (due, destination) = self.first()?;
+        if due > now {
+            return None;
+        }
+        let place = self.destinations.get_mut(&destination)?;
+        let (due, id) = place.waiting.pop_first()?;
+        place.under_way += 1;
+        let was_silent = place.manner == Manner::Silent;
+        self.under_way += 1;
+        self.silent_under_way += usize::from(was_silent);
+        self.known.insert(Arc::clone(&id), None);
+        self.line_up(&destination);
+        Some(Due { id, destination, is_wanted_now: due == WANTED_NOW, was_silent })
+    }
+
+    /// A delivery is over. `was_heard` is whether anything was said there about the
+    /// letter; `None` if nobody was asked. The entry waits until `next`, if it is not
+    /// gone.
+    pub fn done(&mut self, due: &Due, was_heard: Option<bool>, next: Option<Timestamp>) {
+        self.under_way -= 1;
+        self.silent_under_way -= usize::from(due.was_silent);
+        if let Some(place) = self.destinations.get_mut(&due.destination) {
+            place.under_way -= 1;
+            place.manner = match was_heard {
+                Some(true) => Manner::Heard,
+                Some(false) => Manner::Silent,
+                None => place.manner,
+            };
+        }
+        match next {
+            Some(next) => self.wait(Arc::clone(&due.id), Arc::clone(&due.destination), next),
+            None => {
+                self.known.remove(&due.id);
+                self.line_up(&due.destination);
+                self.perhaps_forget(&due.destination);
+            }
+        }
+    }
+
+    /// Makes everything that waits due now, and forgets who was silent.
+    pub fn want_all(&mut self) {
+        let names: Vec<Arc<str>> = self.destinations.keys().cloned().collect();
+        for destination in names {
+            if let Some(place) = self.destinations.get_mut(&destination) {
+                place.manner = Manner::Unknown;
+                let waiting = place.waiting.iter().map(|(_, id)| (WANTED_NOW, Arc::clone(id)));
+                place.waiting = waiting.collect();
+                for (_, id) in &place.waiting {
+                    let waits = (Arc::clone(&destination), WANTED_NOW);
+                    self.known.insert(Arc::clone(id), Some(waits));
+                }
+            }
+            self.line_up(&destination);
+        }
+    }
+
+    /// How long nothing has to be done, unless something changes; `None` for ever.
+    pub fn time_to_next(&self, now: Timestamp) -> Option<Duration> {
+        let (due, _) = self.first()?;
+        Some(Duration::try_from(due.duration_since(now)).unwrap_or_default())
+    }
+
+    /// How many deliveries are under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    fn wait(&mut self, id: Arc<str>, destination: Arc<str>, due: Timestamp) {
+        self.known.insert(Arc::clone(&id), Some((Arc::clone(&destination), due)));
+        self.destinations.entry(Arc::clone(&destination)).or_default().waiting.insert((due, id));
+        self.line_up(&destination);
+    }
+
+    /// The destination whose first entry has been due longest, and since when.
+    fn first(&self) -> Option<(Timestamp, Arc<str>)> {
+        if self.under_way >= LIMIT {
+            return None;
+        }
+        let silent = self.silent.first().filter(|_| self.silent_under_way < SILENT_LIMIT);
+        self.others.first().into_iter().chain(silent).min_by_key(|(due, _)| *due).cloned()
+    }
+
+    /// Puts a destination where [`Plan::first`] looks for it, or nowhere if it has as many
+    /// deliveries as it may have. To be called after every change of it.
+    fn line_up(&mut self, destination: &Arc<str>) {
+        let Some(place) = self.destinations.get_mut(destination) else { return };
+        if let Some((is_silent, due)) = place.lined_up.take() {
+            let line = if is_silent { &mut self.silent } else { &mut self.others };
+            line.remove(&(due, Arc::clone(destination)));
+        }
+        let limit = if place.manner == Manner::Heard { EACH_LIMIT } else { UNHEARD_LIMIT };
+        if place.under_way < limit
+            && let Some(&(due, _)) = place.waiting.first()
+        {
+            let is_silent = place.manner == Manner::Silent;
+            let line = if is_silent { &mut self.silent } else { &mut self.others };
+            line.insert((due, Arc::clone(destination)));
+            place.lined_up = Some((is_silent, due));
+        }
+    }
+
+    /// Beyond a bound on memory nobody remembers how a destination was that has no letter.
+    fn perhaps_forget(&mut self, destination: &Arc<str>) {
+        let is_idle = |place: &Destination| place.waiting.is_empty() && place.under_way == 0;
+        if self.destinations.len() > MEMORY_LIMIT
+            && self.destinations.get(destination).is_some_and(is_idle)
+        {
+            self.destinations.remove(destination);
+        }
+    }
+}
+
+/// How long to wait after this many attempts: `retry` after the first one, and twice
+/// as long each time, up to 4 hours. Doubling spares a host that is coming back from
+/// all of us at once.
+pub fn pause(retry: Duration, attempts: u32) -> Duration {
+    let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    retry.saturating_mul(doubled).min(LONGEST_RETRY.max(retry))
+}
+
+/// When an entry is due whose envelope says `next`. No pause is that long where it is
+/// further away than the longest one: then the clock was wrong, and it is due now.
+pub fn due(next: Timestamp, now: Timestamp, retry: Duration) -> Timestamp {
+    if next > after(now, LONGEST_RETRY.max(retry)) { now } else { next }
+}
+
+/// A moment so much later; one beyond all calendars is the last they have.
+pub fn after(start: Timestamp, time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    start.checked_add(time).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Each letter is `destination id`, and due at its own second, in this order.
+    fn plan(letters: &[(&str, &str)]) -> Plan {
+        let mut plan = Plan::default();
+        for ((destination, id), second) in letters.iter().zip(0..) {
+            plan.add(id, destination, at(second));
+        }
+        plan
+    }
+
+    /// As many letters for each destination, all due at once.
+    fn many(destinations: &[&str], each: usize) -> Plan {
+        let mut plan = Plan::default();
+        for destination in destinations {
+            (0..each).for_each(|n| plan.add(&format!("{destination}{n}"), destination, at(0)));
+        }
+        plan
+    }
+
+    fn take_all(plan: &mut Plan, now: Timestamp) -> Vec<Due> {
+        std::iter::from_fn(|| plan.take(now)).take(1000).collect()
+    }
+
+    /// Lets one letter to each of these destinations fail in silence.
+    fn silence(plan: &mut Plan, destinations: &[&str]) {
+        for destination in destinations {
+            plan.add(&format!("{destination}?"), destination, at(-1));
+            let due = plan.take(at(-1)).unwrap();
+            plan.done(&due, Some(false), None);
+        }
+    }
+
+    #[test]
+    fn what_has_been_due_longest_comes_first_and_nothing_before_its_time() {
+        let mut plan = plan(&[("b", "1"), ("c", "2"), ("b", "3")]);
+        assert_eq!(plan.take(at(-1)), None);
+        assert_eq!(plan.time_to_next(at(-1)), Some(Duration::from_secs(1)));
+        let ids: Vec<_> = take_all(&mut plan, at(1)).iter().map(|due| due.id.to_string()).collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert_eq!(plan.time_to_next(at(1)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn an_entry_is_in_the_plan_once() {
+        let mut plan = plan(&[("b", "1"), ("b", "1"), ("c", "1")]);
+        let due = plan.take(at(9)).unwrap();
+        plan.add("1", "b", at(0));
+        assert_eq!((plan.take(at(9)), plan.under_way(), due.destination.as_ref()), (None, 1, "c"));
+        plan.done(&due, Some(true), None);
+        assert!(!plan.knows("1"));
+    }
+
+    #[test]
+    fn a_destination_gets_two_deliveries_and_once_it_was_heard_eight() {
+        let mut plan = many(&["b"], 20);
+        let taken = take_all(&mut plan, at(0));
+        assert_eq!(taken.len(), UNHEARD_LIMIT);
+        plan.done(&taken[0], Some(true), None);
+        assert_eq!(take_all(&mut plan, at(0)).len(), EACH_LIMIT - 1);
+        plan.done(&taken[1], Some(false), None);
+        assert_eq!(take_all(&mut plan, at(0)).len(), 0);
+    }
+
+    #[test]
+    fn there_is_a_bound_on_all_deliveries_together() {
+        let names: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let mut plan = many(&names.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+        let taken = take_all(&mut plan, at(0));
+        assert_eq!((taken.len(), plan.time_to_next(at(0))), (LIMIT, None));
+        plan.done(&taken[0], Some(true), Some(at(2000)));
+        assert!(plan.take(at(0)).is_some());
+    }
+
+    #[test]
+    fn silent_hosts_take_half_of_the_threads_at_most_however_many_they_are() {
+        let names: Vec<String> = (0..30).map(|n| format!("silent{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut plan = many(&names, 0);
+        silence(&mut plan, &names);
+        for name in &names {
+            (0..3).for_each(|n| plan.add(&format!("{name} {n}"), name, at(0)));
+        }
+        assert_eq!(take_all(&mut plan, at(9)).len(), SILENT_LIMIT);
+        // A letter for somebody else, though it came last, goes at once.
+        plan.add("late", "alive", at(8));
+        assert_eq!(plan.take(at(9)).unwrap().id.as_ref(), "late");
+    }
+
+    #[test]
+    fn one_silent_host_gets_two_threads_until_it_is_heard_again() {
+        let mut plan = Plan::default();
+        silence(&mut plan, &["dead"]);
+        (0..9).for_each(|n| plan.add(&n.to_string(), "dead", at(0)));
+        let taken = take_all(&mut plan, at(0));
+        assert_eq!(taken.len(), UNHEARD_LIMIT);
+        plan.done(&taken[0], Some(true), None);
+        assert_eq!(take_all(&mut plan, at(0)).len(), EACH_LIMIT - 1);
+        assert_eq!(plan.silent_under_way, 1);
+    }
+
+    #[test]
+    fn what_nobody_was_asked_about_says_nothing_of_a_destination() {
+        let mut plan = Plan::default();
+        silence(&mut plan, &["dead"]);
+        plan.add("taken by another process", "dead", at(0));
+        let due = plan.take(at(0)).unwrap();
+        plan.done(&due, None, None);
+        assert_eq!(plan.destinations["dead"].manner, Manner::Silent);
+    }
+
+    #[test]
+    fn everything_can_be_wanted_at_once() {
+        let mut plan = plan(&[("b", "1"), ("c", "2")]);
+        plan.want_all();
+        // A look into the folder does not change that.
+        plan.add("2", "c", at(99));
+        let taken = take_all(&mut plan, at(-1000));
+        assert!(taken.len() == 2 && taken.iter().all(|due| due.is_wanted_now));
+        plan.done(&taken[0], Some(true), Some(at(5)));
+        assert_eq!(plan.take(at(4)), None);
+        assert!(!plan.take(at(5)).unwrap().is_wanted_now);
+    }
+
+    #[test]
+    fn an_entry_may_be_due_at_another_time_than_it_was() {
+        let mut plan = plan(&[("b", "1")]);
+        plan.add("1", "b", at(9));
+        assert_eq!(plan.take(at(8)), None);
+        assert!(plan.take(at(9)).is_some());
+        assert_eq!(plan.take(at(9)), None);
+    }
+
+    #[test]
+    fn destinations_without_letters_are_not_remembered_for_ever() {
+        let mut plan = Plan::default();
+        for number in 0..MEMORY_LIMIT + 50 {
+            silence(&mut plan, &[&number.to_string()]);
+        }
+        assert!(plan.destinations.len() <= MEMORY_LIMIT + 1);
+    }
+
+    #[test]
+    fn the_lines_hold_each_destination_at_most_once_whatever_happens() {
+        fn holds(steps: Vec<(u8, u8, u8)>) -> bool {
+            let mut plan = Plan::default();
+            let mut taken = Vec::new();
+            for (what, which, time) in steps {
+                let now = at(i64::from(time));
+                match what % 4 {
+                    0 => plan.add(&which.to_string(), &(which % 5).to_string(), now),
+                    1 => taken.extend(plan.take(now)),
+                    2 if !taken.is_empty() => {
+                        let due = taken.swap_remove(usize::from(which) % taken.len());
+                        let was_heard = [Some(true), Some(false), None][usize::from(time) % 3];
+                        plan.done(&due, was_heard, (time % 2 == 0).then_some(now));
+                    }
+                    _ => plan.want_all(),
+                }
+            }
+            let lined: Vec<_> = plan.silent.iter().chain(&plan.others).map(|one| &one.1).collect();
+            let waiting: usize = plan.destinations.values().map(|one| one.waiting.len()).sum();
+            lined.len() == lined.iter().collect::<HashSet<_>>().len()
+                && waiting + taken.len() == plan.known.len()
+                && plan.under_way == taken.len()
+                && plan.silent_under_way <= SILENT_LIMIT
+        }
+        quickcheck::quickcheck(holds as fn(Vec<(u8, u8, u8)>) -> bool);
+    }
+
+    #[test]
+    fn a_time_that_no_pause_explains_counts_as_now() {
+        let (now, retry) = (at(1000), Duration::from_secs(300));
+        let four_hours = after(now, LONGEST_RETRY);
+        assert_eq!(due(four_hours, now, retry), four_hours);
+        assert_eq!(due(after(four_hours, Duration::from_secs(1)), now, retry), now);
+        assert_eq!(due(at(5), now, retry), at(5));
+    }
+
+    #[test]
+    fn pauses_double_up_to_four_hours() {
+        let retry = Duration::from_secs(300);
+        let pauses = [1, 2, 3, 7, 99].map(|attempts| pause(retry, attempts).as_secs());
+        assert_eq!(pauses, [300, 600, 1200, 14_400, 14_400]);
+        assert_eq!(pause(Duration::from_secs(99_999), 3).as_secs(), 99_999);
+    }
+}

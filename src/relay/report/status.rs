@@ -1,0 +1,169 @@
+//! The second part of a report: fields for a program (RFC 3464 section 2).
+//!
+//! In: the facts of a report. Out: a group of fields about the letter, then one for
+//! each recipient (RFC 3461 section 6.3 says which), and addresses as they may stand
+//! there.
+//!
+//! Addresses, `ENVID` and `ORCPT` stand as they were said, blanks too: they are not
+//! folded.
+//!
+//! Book: docs/14-the-queue.md.
+
+use std::fmt::Write as _;
+
+use crate::relay::report::fold::{field, short_lines};
+use crate::relay::report::{About, Event, Part, Report};
+use crate::smtp::dsn::{OriginalRecipient, from_xtext};
+use crate::smtp::text::printable;
+use crate::store::trace::date;
+
+/// The address type of addresses outside ASCII (RFC 6533 section 3).
+const UTF8: &str = "utf-8";
+
+/// The part.
+pub fn part(report: &Report) -> Part {
+    let mut text = String::new();
+    if let Some(envid) = report.envid {
+        whole(&mut text, "Original-Envelope-Id", &decoded(envid));
+    }
+    // `dns` promises a name that DNS knows (RFC 3461 section 6.3).
+    let name_type = if report.hostname.contains('.') { "dns" } else { "x-local-hostname" };
+    field(&mut text, "Reporting-MTA", &format!("{name_type}; {}", report.hostname));
+    field(&mut text, "Arrival-Date", &date(report.arrived));
+    for about in report.about {
+        text.push('\n');
+        recipient(&mut text, report, about);
+    }
+    // Only the global type may hold an address outside ASCII as it is (RFC 6533
+    // section 4). Programs that know the older one are more, so ASCII goes there.
+    let content_type =
+        if text.is_ascii() { "message/delivery-status" } else { "message/global-delivery-status" };
+    Part { content_type, text: short_lines(text.as_bytes()) }
+}
+
+/// The fields about one recipient (RFC 3464 section 2.3).
+fn recipient(text: &mut String, report: &Report, about: &About) {
+    if let Some(orcpt) = about.orcpt {
+        whole(text, "Original-Recipient", &original_recipient(orcpt, report.is_utf8));
+    }
+    let address = about.address();
+    let address_type = if address.is_ascii() { "rfc822" } else { UTF8 };
+    let address = spelt(&address, report.is_utf8);
+    whole(text, "Final-Recipient", &format!("{address_type}; {address}"));
+    let action = match about.event {
+        Event::Failed => "failed",
+        Event::Delayed { .. } => "delayed",
+        Event::Relayed => "relayed",
+        Event::Expanded => "expanded",
+        Event::Delivered => "delivered",
+    };
+    field(text, "Action", action);
+    field(text, "Status", &about.answer.status.to_string());
+    let words = &about.answer.text;
+    // `smtp` promises the words of a server. Ours get a type of our own, and say
+    // nothing if all went well (section 2.3.6).
+    if let Some(by) = &about.answer.by {
+        field(text, "Remote-MTA", &format!("dns; {}", printable(by)));
+        field(text, "Diagnostic-Code", &format!("smtp; {words}"));
+    } else if !about.event.is_success() {
+        field(text, "Diagnostic-Code", &format!("X-Ehlo; {words}"));
+    }
+    field(text, "Last-Attempt-Date", &date(report.when));
+    if let Event::Delayed { will_retry_until } = about.event {
+        field(text, "Will-Retry-Until", &date(will_retry_until));
+    }
+}
+
+/// `Name: value` in one line.
+fn whole(out: &mut String, name: &str, value: &str) {
+    // Writing to a String cannot fail.
+    writeln!(out, "{name}: {value}").unwrap_or_default();
+}
+
+/// What the sender called the recipient, decoded (RFC 3461 section 6.3, RFC 6533
+/// section 4.1).
+fn original_recipient(orcpt: &OriginalRecipient, is_utf8: bool) -> String {
+    let OriginalRecipient { address_type, address } = orcpt;
+    let is_global = address_type.eq_ignore_ascii_case(UTF8);
+    match from_unitext(&from_xtext(address)).filter(|_| is_global) {
+        Some(address) => format!("{address_type}; {}", spelt(&address, is_utf8)),
+        None => format!("{address_type}; {}", decoded(address)),
+    }
+}
+
+/// What xtext stands for. That has to be printable ASCII (RFC 3461 sections 4.2 and
+/// 4.4); if it is not, it stays as it was sent.
+fn decoded(xtext: &str) -> String {
+    let text = from_xtext(xtext);
+    let is_plain = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    if is_plain { text } else { printable(xtext) }
+}
+
+/// An address as it is, or in ASCII if the report has to be. Then a program can tell
+/// from it what it was (utf-8-addr-xtext, RFC 6533 section 3).
+pub fn spelt(address: &str, is_utf8: bool) -> String {
+    if is_utf8 || address.is_ascii() {
+        return address.to_owned();
+    }
+    let mut out = String::new();
+    for c in address.chars() {
+        if c.is_ascii_graphic() && !"\\+=".contains(c) {
+            out.push(c);
+        } else {
+            // Writing to a String cannot fail.
+            write!(out, "\\x{{{:02X}}}", u32::from(c)).unwrap_or_default();
+        }
+    }
+    out
+}
+
+/// The address that was spelt so; `None` if it is none.
+fn from_unitext(text: &str) -> Option<String> {
+    let mut parts = text.split("\\x{");
+    let mut out = parts.next()?.to_owned();
+    for part in parts {
+        let (code, rest) = part.split_once('}')?;
+        out.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        out.push_str(rest);
+    }
+    (!out.contains(char::is_control)).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_outside_ascii_is_read_back_as_what_it_was() {
+        fn holds(address: String) -> bool {
+            let address = address.replace(char::is_control, "");
+            let in_ascii = spelt(&address, false);
+            in_ascii.is_ascii()
+                && spelt(&address, true) == address
+                && (address.is_ascii() || from_unitext(&in_ascii) == Some(address))
+        }
+        quickcheck::quickcheck(holds as fn(String) -> bool);
+        assert_eq!(spelt("b\u{fc}ro+\u{1f4ee} @x", false), "b\\x{FC}ro\\x{2B}\\x{1F4EE}\\x{20}@x");
+    }
+
+    #[test]
+    fn an_original_recipient_is_decoded_as_far_as_the_report_may_hold_it() {
+        for (orcpt, in_ascii, in_utf8) in [
+            ("rfc822;a+2Bb@c.example", "rfc822; a+b@c.example", "rfc822; a+b@c.example"),
+            ("RFC822;a+20b@c", "RFC822; a b@c", "RFC822; a b@c"),
+            ("x400;/a+3Db/", "x400; /a=b/", "x400; /a=b/"),
+            // Nothing that could begin a line.
+            ("rfc822;a+0D+0Ab", "rfc822; a+0D+0Ab", "rfc822; a+0D+0Ab"),
+            ("rfc822;b+C3+BCro", "rfc822; b+C3+BCro", "rfc822; b+C3+BCro"),
+            ("utf-8;b\\x{FC}ro@c", "utf-8; b\\x{FC}ro@c", "utf-8; b\u{fc}ro@c"),
+            ("utf-8;b+C3+BCro@c", "utf-8; b\\x{FC}ro@c", "utf-8; b\u{fc}ro@c"),
+            ("UTF-8;bob\\x{2B}x@c", "UTF-8; bob+x@c", "UTF-8; bob+x@c"),
+            ("utf-8;b\\x{A}c", "utf-8; b\\x{A}c", "utf-8; b\\x{A}c"),
+            ("utf-8;b\\x{D800}c", "utf-8; b\\x{D800}c", "utf-8; b\\x{D800}c"),
+        ] {
+            let orcpt = OriginalRecipient::parse(orcpt).unwrap();
+            assert_eq!(original_recipient(&orcpt, false), in_ascii);
+            assert_eq!(original_recipient(&orcpt, true), in_utf8);
+        }
+    }
+}

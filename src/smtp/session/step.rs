@@ -1,0 +1,177 @@
+//! What goes into a session and what comes out of it.
+//!
+//! In: beside the lines of the client a [`BadLine`], the [`Outcome`] of a message, and
+//! what the connection sees [`Outside`]. Out: a [`Step`]. These are the words in which
+//! the session and whoever does its work talk to each other.
+//!
+//! Book: docs/05-state-machine.md.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use crate::smtp::reply::Reply;
+use crate::smtp::session::patience::Enough;
+use crate::smtp::session::shown::is_auth;
+use crate::smtp::session::transaction::Envelope;
+
+/// The answer to one line, and what follows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    /// How long to wait before the reply.
+    pub pause: Duration,
+    /// What to tell the client.
+    pub reply: Reply,
+    /// What the connection does once the reply is written.
+    pub next: Next,
+    /// What the log should know of it.
+    pub note: Option<Note>,
+}
+
+/// What the connection does after a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Read a command line.
+    Command,
+    /// Receive a message for this envelope, then say [`Session::message_ended`].
+    Message(Envelope),
+    /// Encrypt the connection, then say [`Session::after_handshake`].
+    StartTls,
+    /// Close the connection.
+    Close(Farewell),
+}
+
+/// What the log should know of a step; a client's text in it is harmless already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// MAIL or RCPT was refused: what was said, and the reply.
+    Refused(String),
+    /// This user has logged in.
+    LoggedIn(String),
+    /// A login failed.
+    LoginFailed,
+}
+
+/// Why the session closed the connection, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The client said QUIT.
+    Quit,
+    /// The session has had enough of it.
+    Enough(Enough),
+    /// Something came right after STARTTLS in the clear.
+    Injection,
+    /// A bare CR or LF inside a command.
+    BareNewline,
+    /// A bare CR or LF inside a message.
+    Smuggling,
+    /// The client speaks HTTP.
+    Http,
+    /// The client speaks TLS where clear text is expected.
+    Tls,
+}
+
+impl Step {
+    /// An answer at once, of which the log need not know.
+    pub fn new(reply: Reply, next: Next) -> Step {
+        Step { pause: Duration::ZERO, reply, next, note: None }
+    }
+}
+
+/// Why a line never reached the parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadLine {
+    /// Longer than the limit; the rest was skipped.
+    TooLong,
+    /// The same, and it began with AUTH (RFC 4954 section 4 has a code for that).
+    AuthTooLong,
+    /// It ends in LF alone, or a CR stands alone in it. Where the next command begins
+    /// is not known any more.
+    BareNewline,
+    /// It holds a NUL.
+    Nul,
+    /// It is the start of a TLS handshake.
+    Tls,
+}
+
+/// What became of a message after DATA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// On disk, for every recipient, under this id.
+    Stored(String),
+    /// Larger than the limit.
+    TooBig,
+    /// A bare CR or LF inside it; the end of the message is not known.
+    BareNewline,
+    /// Too many `Received` fields.
+    Loop,
+    /// The disk is full.
+    NoRoom,
+    /// Another fault of ours, which the log tells.
+    Failed,
+}
+
+/// What the session cannot see by itself. The connection tells it before each line and
+/// after each message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outside {
+    /// Octets that can still be stored. It is asked for at MAIL, in `Ready`.
+    pub room: u64,
+    /// Whether too many logins failed from this client's address lately. It is asked
+    /// for in `Ready` and `Auth`.
+    pub is_blocked: bool,
+    /// Whether more has arrived than the line that comes now.
+    pub has_more: bool,
+    /// How long the session has lasted.
+    pub age: Duration,
+}
+
+/// Nothing stands in the way: room for everything, and time.
+impl Default for Outside {
+    fn default() -> Outside {
+        Outside { room: u64::MAX, is_blocked: false, has_more: false, age: Duration::ZERO }
+    }
+}
+
+impl BadLine {
+    /// A line that is too long, of which this is the start.
+    pub fn too_long(start: &[u8]) -> BadLine {
+        if is_auth(start) { BadLine::AuthTooLong } else { BadLine::TooLong }
+    }
+}
+
+impl Display for BadLine {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            BadLine::TooLong | BadLine::AuthTooLong => "a line that is too long",
+            BadLine::BareNewline => "a line with a bare CR or LF",
+            BadLine::Nul => "a line with a NUL",
+            BadLine::Tls => "the beginning of a TLS handshake",
+        })
+    }
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self {
+            Note::Refused(what) => write!(f, "refused {what}"),
+            Note::LoggedIn(user) => write!(f, "{user} logged in"),
+            Note::LoginFailed => f.write_str("a login failed"),
+        }
+    }
+}
+
+impl Display for Farewell {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Farewell::Enough(enough) => return enough.fmt(f),
+            Farewell::Quit => "QUIT",
+            Farewell::Injection => "commands right after STARTTLS, perhaps somebody in between",
+            Farewell::BareNewline => "bare CR or LF in a command",
+            Farewell::Smuggling => "bare CR or LF in a message, perhaps an attempt to smuggle one",
+            Farewell::Http => "HTTP on the SMTP port, probably a browser or a scanner",
+            Farewell::Tls => {
+                "TLS on the clear port, the client should use STARTTLS or another port"
+            }
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! A server that takes all mail for others: whom it may be, and what it is told.
+
+// Each server needs an address of its own, and only Linux gives out all of 127.0.0.0/8.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use common::hop::{Act, Hop, Moment, Step, usual};
+use common::mta::{Mta, Net, until};
+use common::test_file;
+use common::world::{ANN, TEXT, World, all_flags, dns, in_parallel};
+
+/// A file with a login for the smarthost.
+fn login(folder: &Path, password: &str) -> PathBuf {
+    let path = folder.join("login");
+    fs::write(&path, format!("ann:{password}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+#[test]
+fn a_smarthost_that_proves_its_name_gets_the_password_and_no_other_does() {
+    let cases = [
+        ("secret", "cert.pem", None),
+        ("wrong", "cert.pem", Some("refused with 535")),
+        ("secret", "other-cert.pem", Some("certificate")),
+    ];
+    in_parallel(cases, |(password, authority, why)| {
+        let folder = tempfile::tempdir().unwrap();
+        let users = folder.path().join("users");
+        fs::write(&users, "ann:{PLAIN}secret\nbob:{PLAIN}x\n").unwrap();
+        let flags = format!(
+            "--submission 127.0.0.1:0 --users {} --cert {} --key {}",
+            users.display(),
+            test_file("cert.pem").display(),
+            test_file("key.pem").display()
+        );
+        let smarthost = Mta::start(&folder.path().join("smarthost"), &flags);
+        let flags = format!(
+            "--smtp 127.0.0.1:0 --relay open --hostname here.example --retry 3600 --dns 127.0.0.1:9 \
+             --smarthost localhost:{} --smarthost-login {} --smarthost-ca {}",
+            smarthost.address.port(),
+            login(folder.path(), password).display(),
+            test_file(authority).display()
+        );
+        let mta = Mta::start(&folder.path().join("spool"), &flags);
+        let id = mta.submit("ann@localhost", &["bob@localhost"], TEXT);
+        match why {
+            None => {
+                until("it has left", || mta.envelope(&id).is_none());
+                let mail = smarthost.mail("localhost", "bob");
+                let text = str::from_utf8(&mail[0]).unwrap();
+                assert!(text.contains(" with ESMTPSA id "), "{text}");
+            }
+            Some(why) => {
+                until("it was tried", || mta.attempts(&id) == Some(1));
+                let envelope = mta.envelope(&id).unwrap();
+                assert!(envelope.contains(why), "{envelope}");
+                assert!(
+                    envelope
+                        .contains("RCPT TO:<bob@localhost>\nGIVEN <bob@localhost>\nSTATE waiting"),
+                    "{envelope}"
+                );
+                assert!(smarthost.mail("localhost", "bob").is_empty());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_password_never_crosses_in_clear() {
+    let answers = [
+        ("250-hop.example\r\n250 AUTH PLAIN LOGIN CRAM-MD5", Act::Usual),
+        ("250-hop.example\r\n250-STARTTLS\r\n250 AUTH PLAIN", Act::Say("454 4.7.0 no".to_owned())),
+        ("250-hop.example\r\n250-STARTTLS\r\n250 AUTH PLAIN", Act::Say("554 5.7.0 no".to_owned())),
+        (
+            "250-hop.example\r\n250-STARTTLS\r\n250 AUTH PLAIN",
+            Act::SayAndClose("220 go".to_owned()),
+        ),
+    ];
+    in_parallel(answers, |(ehlo, act)| {
+        let hop = Hop::start(Net::new().address(1), move |moment: Moment| match moment.step {
+            Step::Ehlo => Act::Say(ehlo.to_owned()),
+            Step::StartTls => act.clone(),
+            _ => Act::Usual,
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let flags = format!(
+            "--smtp 127.0.0.1:0 --relay open --hostname here.example --retry 0.05 --dns 127.0.0.1:9 \
+             --smarthost {} --smarthost-login {} --smarthost-ca {}",
+            hop.address,
+            login(folder.path(), "secret").display(),
+            test_file("cert.pem").display()
+        );
+        let mta = Mta::start(&folder.path().join("spool"), &flags);
+        let id = mta.submit(ANN, &["eve@else.example"], TEXT);
+        until("it was tried twice", || mta.attempts(&id) >= Some(2));
+        assert!(hop.count("STARTTLS") >= 2);
+        assert_eq!((hop.count("AUTH"), hop.count("MAIL")), (0, 0), "{:?}", hop.commands());
+        assert!(mta.mail("here.example", "ann").is_empty());
+    });
+}
+
+#[test]
+fn whoever_is_elsewhere_has_the_same_entry_and_transaction_at_the_smarthost() {
+    let net = Net::new();
+    let hop = Hop::start(net.address(1), usual);
+    let dns = dns(&net, &[], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let flags = format!("--smarthost {}", hop.address);
+    let mta = Mta::start(folder.path(), &all_flags(&flags, &net, &dns));
+    let to = ["bob@one.example", "cem@two.example", "dan@three.example"];
+    let id = mta.submit(ANN, &to, TEXT);
+    until("it has left", || mta.envelope(&id).is_none());
+    assert_eq!((hop.letters().len(), hop.recipients()), (1, to.map(str::to_owned).to_vec()));
+    assert_eq!(dns.questions(), [""; 0]);
+}
+
+#[test]
+fn what_waited_for_a_smarthost_that_is_no_more_goes_where_dns_says() {
+    let zone = ["one.example A {1}", "two.example A {2}"];
+    let mut world = World::start(
+        "--smarthost 127.0.0.1:1 --retry 0.3",
+        &zone,
+        vec![Box::new(usual), Box::new(usual)],
+    );
+    let id = world.send(&["bob@one.example", "cem@two.example"]);
+    until("it was tried", || world.mta.attempts(&id) >= Some(1));
+    world.restart("");
+    world.until_over(&id);
+    assert_eq!(world.hops[0].recipients(), ["bob@one.example"]);
+    assert_eq!(world.hops[1].recipients(), ["cem@two.example"]);
+}
