@@ -1,144 +1,165 @@
-//! The flags of the command line, checked.
+//! Everything that can be chosen about a server, and the flags that choose it.
 //!
 //! In: the arguments. Out: a [`Config`] for the server, or a text to print, or
 //! one line that says what is wrong and what was expected. Nothing is opened
 //! here; whether a port or a folder can be used shows when the server binds.
 //!
+//! An option is written once: what stands over a field of [`Config`] is what `--help`
+//! says, and a row of the README's table begins with it.
+//!
 //! Book: docs/08-threads.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use argh::{EarlyExit, FromArgs};
 
-use crate::server::Config;
 use crate::smtp::address::{Domain, ascii_domain};
-use crate::smtp::site::Relay;
+use crate::smtp::site::{self, Relay};
 
+/// Where the server listens if nothing else is said.
+const DEFAULT_PORT: u16 = 2525;
 /// Nobody means to wait for longer, and sums of longer times do not end well.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A small SMTP server that is made to be read. Without flags it takes mail for
 /// anybody at localhost on port 2525, and keeps it in Maildirs in ./spool.
-#[derive(FromArgs, Debug)]
-struct Flags {
+#[derive(FromArgs, Debug, Clone)]
+pub struct Config {
     /// listen here; repeatable; port 0 takes any free port (default 127.0.0.1:2525)
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
-    smtp: Vec<SocketAddr>,
+    pub smtp: Vec<SocketAddr>,
 
     /// listen here in the role of port 587, for users who log in; repeatable
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
-    submission: Vec<SocketAddr>,
+    pub submission: Vec<SocketAddr>,
 
-    /// listen here in the role of port 465, the same under TLS; repeatable
+    /// listen here in the role of port 465, the same with TLS from the first octet;
+    /// repeatable
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
-    submissions: Vec<SocketAddr>,
+    pub submissions: Vec<SocketAddr>,
 
     /// the name of this server (default localhost)
-    #[argh(option, arg_name = "NAME", from_str_fn(domain))]
-    hostname: Option<String>,
+    #[argh(option, arg_name = "NAME", from_str_fn(domain), default = "\"localhost\".to_owned()")]
+    pub hostname: String,
 
     /// take mail for this domain; repeatable (default: the hostname)
-    #[argh(option, arg_name = "NAME", from_str_fn(domain))]
-    domain: Vec<String>,
+    #[argh(option, long = "domain", arg_name = "NAME", from_str_fn(domain))]
+    pub domains: Vec<String>,
 
     /// keep all mail in this folder (default ./spool)
-    #[argh(option, arg_name = "DIR")]
-    spool: Option<PathBuf>,
+    #[argh(option, arg_name = "DIR", from_str_fn(path), default = "PathBuf::from(\"spool\")")]
+    pub spool: PathBuf,
 
     /// who may log in and has a mailbox: a passwd-file as Dovecot reads it
-    #[argh(option, arg_name = "FILE")]
-    users: Option<PathBuf>,
+    #[argh(option, arg_name = "FILE", from_str_fn(path))]
+    pub users: Option<PathBuf>,
 
     /// other names for mailboxes: lines of name: target, target
-    #[argh(option, arg_name = "FILE")]
-    aliases: Option<PathBuf>,
+    #[argh(option, arg_name = "FILE", from_str_fn(path))]
+    pub aliases: Option<PathBuf>,
 
     /// certificate with its chain; without one there is no TLS
-    #[argh(option, arg_name = "PEM")]
-    cert: Option<PathBuf>,
+    #[argh(option, arg_name = "PEM", from_str_fn(path))]
+    pub cert: Option<PathBuf>,
 
     /// the key of the certificate
-    #[argh(option, arg_name = "PEM")]
-    key: Option<PathBuf>,
+    #[argh(option, arg_name = "PEM", from_str_fn(path))]
+    pub key: Option<PathBuf>,
 
     /// take passwords in clear, for a classroom
     #[argh(switch)]
-    allow_plain_auth: bool,
+    pub allow_plain_auth: bool,
 
     /// whose mail for other servers is taken: none, authenticated or open (default
     /// authenticated)
-    #[argh(option, arg_name = "RULE", from_str_fn(relay))]
-    relay: Option<Relay>,
+    #[argh(option, arg_name = "RULE", from_str_fn(relay), default = "Relay::Authenticated")]
+    pub relay: Relay,
 
-    /// give all mail for other servers to this one; port 465 means TLS at once
+    /// give all mail for other servers to this one; port 465 means TLS from the first octet
     #[argh(option, arg_name = "HOST:PORT", from_str_fn(host))]
-    smarthost: Option<(String, u16)>,
+    pub smarthost: Option<(String, u16)>,
 
-    /// log in there with what stands in this file, user:password
-    #[argh(option, arg_name = "FILE")]
-    smarthost_login: Option<PathBuf>,
+    /// log in there with what stands in this file: one line, user:password
+    #[argh(option, arg_name = "FILE", from_str_fn(path))]
+    pub smarthost_login: Option<PathBuf>,
 
     /// trust this authority, too, when the smarthost proves its name
-    #[argh(option, arg_name = "PEM")]
-    smarthost_ca: Option<PathBuf>,
+    #[argh(option, arg_name = "PEM", from_str_fn(path))]
+    pub smarthost_ca: Option<PathBuf>,
 
-    /// ask this DNS server; repeatable (default: all of /etc/resolv.conf)
+    /// ask this DNS server, or these in turn; repeatable (default: all of
+    /// /etc/resolv.conf)
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
-    dns: Vec<SocketAddr>,
+    pub dns: Vec<SocketAddr>,
 
-    /// port of the servers found by DNS (default 25)
-    #[argh(option, arg_name = "N", from_str_fn(positive))]
-    relay_port: Option<u16>,
+    /// the port of next hops found by DNS (default 25)
+    #[argh(option, arg_name = "N", from_str_fn(positive), default = "25")]
+    pub relay_port: u16,
 
     /// send mail to servers on this machine, too, for experiments
     #[argh(switch)]
-    loopback_hops: bool,
+    pub loopback_hops: bool,
 
     /// time until the second attempt, doubled for each further one up to 4 hours
     /// (default 300)
-    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
-    retry: Option<Duration>,
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5)")]
+    pub retry: Duration,
 
-    /// age at which a sender who asked for it hears of the delay (default 14400, 4
-    /// hours)
-    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
-    warn: Option<Duration>,
+    /// age at which a sender who asked for it hears of the delay (default 14400, 4 hours)
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(4 * 60)")]
+    pub warn: Duration,
 
     /// age at which a letter goes back to its sender (default 432000, 5 days)
-    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
-    give_up: Option<Duration>,
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5 * 24 * 60)")]
+    pub give_up: Duration,
 
     /// largest message (default 26214400)
-    #[argh(option, arg_name = "BYTES", from_str_fn(positive))]
-    max_size: Option<u64>,
+    #[argh(option, arg_name = "BYTES", from_str_fn(positive), default = "site::DEFAULT_MAX_SIZE")]
+    pub max_size: u64,
 
     /// most recipients of one message, up to 10000 (default 1000)
-    #[argh(option, arg_name = "N", from_str_fn(recipients))]
-    max_recipients: Option<usize>,
+    #[argh(
+        option,
+        arg_name = "N",
+        from_str_fn(recipients),
+        default = "site::DEFAULT_MAX_RECIPIENTS"
+    )]
+    pub max_recipients: usize,
 
     /// most clients at a time (default 1000)
-    #[argh(option, arg_name = "N", from_str_fn(positive))]
-    max_connections: Option<usize>,
+    #[argh(option, arg_name = "N", from_str_fn(positive), default = "1000")]
+    pub max_connections: usize,
 
     /// most clients at a time from one address, 0 for no limit (default 100)
-    #[argh(option, arg_name = "N", from_str_fn(number))]
-    max_per_client: Option<usize>,
+    #[argh(option, arg_name = "N", from_str_fn(number), default = "100")]
+    pub max_per_client: usize,
 
     /// time for a command, a write, or 64 KiB of a message (default 300)
-    #[argh(option, arg_name = "SECS", from_str_fn(seconds))]
-    timeout: Option<Duration>,
+    #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5)")]
+    pub timeout: Duration,
 
     /// print every dialogue to standard error
     #[argh(switch)]
-    trace: bool,
+    pub trace: bool,
 
     /// print the version
     #[argh(switch)]
-    version: bool,
+    pub version: bool,
+
+    /// the only mailboxes, where there are no users; without any, every name has one. For
+    /// tests, so --help does not show it.
+    #[argh(option, hidden_help, long = "mailbox", arg_name = "NAME")]
+    pub mailboxes: Vec<String>,
+
+    /// how long another server may take for most replies; the other deadlines are in
+    /// proportion. RFC 5321 section 4.5.3.2 has five minutes, and whoever waits for less
+    /// sends letters twice. For tests, so --help does not show it.
+    #[argh(option, hidden_help, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5)")]
+    pub relay_timeout: Duration,
 }
 
 /// What the command line asks for.
@@ -156,48 +177,64 @@ pub struct UsageError(String);
 
 /// Reads the arguments that follow the program's name.
 pub fn from_args(args: &[&str]) -> Result<Request, UsageError> {
-    let flags = match Flags::from_args(&["ehlo"], args) {
-        Ok(flags) => flags,
+    let mut config = match Config::from_args(&["ehlo"], args) {
+        Ok(config) => config,
         Err(EarlyExit { output, status: Ok(()) }) => return Ok(Request::Print(output)),
         Err(EarlyExit { output, status: Err(()) }) => return Err(UsageError(one_line(&output))),
     };
-    if flags.version {
+    if config.version {
         return Ok(Request::Print(format!("ehlo {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    let default = Config::default();
-    let has_listener =
-        !(flags.smtp.is_empty() && flags.submission.is_empty() && flags.submissions.is_empty());
-    Ok(Request::Serve(Box::new(Config {
-        smtp: if has_listener { flags.smtp } else { default.smtp },
-        submission: flags.submission,
-        submissions: flags.submissions,
-        users: flags.users,
-        aliases: flags.aliases,
-        cert: flags.cert,
-        key: flags.key,
-        allow_plain_auth: flags.allow_plain_auth,
-        relay: flags.relay.unwrap_or(default.relay),
-        hostname: flags.hostname.unwrap_or(default.hostname),
-        domains: flags.domain,
-        mailboxes: None,
-        spool: flags.spool.unwrap_or(default.spool),
-        smarthost: flags.smarthost,
-        smarthost_login: flags.smarthost_login,
-        smarthost_ca: flags.smarthost_ca,
-        dns: flags.dns,
-        relay_port: flags.relay_port.unwrap_or(default.relay_port),
-        loopback_hops: flags.loopback_hops,
-        relay_timeout: default.relay_timeout,
-        retry: flags.retry.unwrap_or(default.retry),
-        warn: flags.warn.unwrap_or(default.warn),
-        give_up: flags.give_up.unwrap_or(default.give_up),
-        max_size: flags.max_size.unwrap_or(default.max_size),
-        max_recipients: flags.max_recipients.unwrap_or(default.max_recipients),
-        max_connections: flags.max_connections.unwrap_or(default.max_connections),
-        max_per_client: flags.max_per_client.unwrap_or(default.max_per_client),
-        timeout: flags.timeout.unwrap_or(default.timeout),
-        trace: flags.trace,
-    })))
+    if config.listeners().next().is_none() {
+        config.smtp.push(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)));
+    }
+    Ok(Request::Serve(Box::new(config)))
+}
+
+/// What a server without flags has.
+impl Default for Config {
+    fn default() -> Config {
+        match from_args(&[]) {
+            Ok(Request::Serve(config)) => *config,
+            other => panic!("every flag has a default: {other:?}"),
+        }
+    }
+}
+
+impl Config {
+    /// Whether all of it makes sense together. The error is a line for a person.
+    pub fn check(&self) -> Result<(), String> {
+        let has_cert = self.cert.is_some();
+        let is_submission = !self.submission.is_empty() || !self.submissions.is_empty();
+        if has_cert != self.key.is_some() {
+            return Err("--cert and --key need each other".to_owned());
+        }
+        if !self.submissions.is_empty() && !has_cert {
+            let why = "--submissions needs --cert and --key: it is TLS from the first octet";
+            return Err(why.to_owned());
+        }
+        if is_submission && self.users.is_none() {
+            return Err("submission needs --users: nobody could log in".to_owned());
+        }
+        if !self.submission.is_empty() && !has_cert && !self.allow_plain_auth {
+            let why = "--submission needs --cert and --key, or --allow-plain-auth: \
+                       nobody could log in";
+            return Err(why.to_owned());
+        }
+        let is_local = |address: &SocketAddr| address.ip().is_loopback();
+        if self.relay == Relay::Everybody && !self.listeners().all(is_local) {
+            return Err("--relay open is for loopback addresses only".to_owned());
+        }
+        Ok(())
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.smtp.iter().chain(&self.submission).chain(&self.submissions)
+    }
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -217,6 +254,14 @@ fn host(text: &str) -> Result<(String, u16), String> {
         _ => None,
     }
     .ok_or_else(expected)
+}
+
+/// A name that is empty would be the folder we are in, and fill it.
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("expected a path such as ./spool".to_owned());
+    }
+    Ok(PathBuf::from(text))
 }
 
 fn relay(text: &str) -> Result<Relay, String> {
@@ -326,6 +371,8 @@ mod tests {
             (&["--timeout", "0"], "above 0"),
             (&["--timeout", "NaN"], "above 0"),
             (&["--timeout", "1e30"], "above 0"),
+            (&["--spool", ""], "a path"),
+            (&["--users="], "--users"),
             (&["--nonsense"], "--nonsense"),
             (&["nonsense"], "nonsense"),
         ] {

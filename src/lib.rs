@@ -6,21 +6,25 @@
 //!
 //! ```text
 //! main.rs      signals, exit codes
-//! config.rs    flags, checked
 //!    │
 //! server/      mod.rs        Server and Handle
-//!    │         listener.rs   one port, and the threads that wait there for clients
-//!    │         clients.rs    who is connected: caps, shutdown
+//!    │         listener.rs   one port: accept, admit, spawn
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
-//!    │         identity.rs   certificate and key · failures.rs  failed logins
 //!    │         relaying.rs   what relay/ needs, made of flags and files
+//!    │         shared.rs     what all threads see
+//!    │         files.rs      what was read from files · certificate.rs, smarthost.rs  two
+//!    │         kinds of them
+//!    │         failures.rs   failed logins · clients.rs  who is connected: caps, shutdown
+//!    │
+//! config.rs    every option once: field, flag, help, default
 //!    │
 //! relay/       mod.rs        the way through the room
 //!    │         worker.rs     the threads
 //!    │         plan.rs       which entry is tried when, and how many at once, pure
 //!    │         delivery.rs   one entry, once · conclusion.rs  what follows from it
 //!    │         courier.rs    what all attempts share
+//!    │         conclusion_cuts.rs  for tests: what a power cut leaves of a report
 //!    │         mailbox.rs    the way into a mailbox here
 //!    │         client/       the other half of the protocol: mod.rs, dial.rs  until MAIL ·
 //!    │         transaction.rs  from MAIL to the final dot · extensions.rs  what EHLO said
@@ -35,6 +39,8 @@
 //!    │         spool.rs      one message to all its destinations, for good
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
+//!    │         disk/         for tests: power.rs  watches and cuts it · states.rs  what is
+//!    │         left then · power_cut.rs  what has to be · power_cut/ scenarios.rs  when
 //!    │         folder.rs     mailbox → folder
 //!    │         queue.rs      what has to go somewhere · envelope.rs  who it is for
 //!    │         header.rs     the one reader of header sections · trace.rs  our own fields
@@ -42,18 +48,19 @@
 //!    │
 //! wire/        mod.rs        the way through the room
 //!    │         socket.rs     one absolute deadline
-//!    │         stream.rs     in clear or under TLS
+//!    │         stream.rs     in clear or under TLS · tls.rs  the server's half of TLS
+//!    │         buffer.rs     what has arrived
 //!    │         lines.rs      lines in, replies out, close · replies.rs  the other end
 //!    │         body.rs       dots and line ends of a message, pure
 //!    │         trace.rs      the dialogue, printed
 //!    │
 //! smtp/        mod.rs        the way through the room
-//!              session/      the order of commands: the state machine · step.rs  what goes in
-//!                            and out · transaction.rs  MAIL, RCPT · login.rs  AUTH ·
+//!              session/      mod.rs  the order of commands: the state machine · step.rs  what
+//!                            goes in and out · transaction.rs  MAIL, RCPT · login.rs  AUTH ·
 //!                            patience.rs  when it is enough · shown.rs  what a log may show
-//!              site/         whose mail this is · expansion.rs  what an alias leads to ·
+//!              site/         mod.rs  whose mail this is · expansion.rs  what an alias leads to ·
 //!                            senders.rs  who sends as whom
-//!              auth/         exchange.rs  both halves of AUTH · mechanism.rs, plain.rs,
+//!              auth/         mod.rs, exchange.rs  both halves of AUTH · mechanism.rs, plain.rs,
 //!                            cram_md5.rs, scram.rs · users.rs  who has which · secret.rs
 //!              command.rs    one line → one command
 //!              answer.rs     what a reply means for a recipient

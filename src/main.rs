@@ -1,17 +1,26 @@
 //! The program: flags in, exit code out, and the signals that end it.
 //!
-//! Exit codes: 0 after SIGINT or SIGTERM, 2 for a wrong flag, 71 if a port
-//! cannot be opened, 78 if a file or the spool cannot be used or flags do not fit
-//! together (the last two are EX_OSERR and EX_CONFIG of `sysexits.h`).
+//! Exit codes: 0 after SIGINT or SIGTERM, 1 if a second one did not let it finish, 2 for
+//! a wrong flag, 71 if a port cannot be opened, 78 if a file or the spool cannot be used
+//! or flags do not fit together (the last two are EX_OSERR and EX_CONFIG of
+//! `sysexits.h`).
+//!
+//! Nothing here that ends the program waits for the log: somebody may hold its pipe open
+//! and read nothing.
+//!
+//! Book: docs/08-threads.md.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use ehlo::config::{self, Request};
 use ehlo::server::{BindError, Handle, Server};
 use ehlo::smtp::session::Role;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 const USAGE: u8 = 2;
@@ -19,6 +28,9 @@ const CANNOT_LISTEN: u8 = 71;
 const BAD_CONFIGURATION: u8 = 78;
 /// After a second signal: the shutdown was not finished.
 const IMPATIENT: i32 = 1;
+
+/// Whatever the umask was: mail is for its owner alone, and the owner can read it.
+const UMASK: u32 = 0o077;
 
 fn main() -> ExitCode {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
@@ -32,16 +44,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whatever the umask was: mail is for its owner alone, and the owner can read it.
-const UMASK: u32 = 0o077;
-
 /// Does everything; the error is an exit code and one line for a person.
 fn run() -> Result<(), (u8, String)> {
-    let args: Result<Vec<String>, _> =
-        std::env::args_os().skip(1).map(|arg| arg.into_string()).collect();
-    let args = args.map_err(|arg| (USAGE, format!("{arg:?} is not UTF-8")))?;
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let config = match config::from_args(&args).map_err(|error| (USAGE, error.to_string()))? {
+    let config = match request().map_err(|why| (USAGE, why))? {
         Request::Serve(config) => config,
         Request::Print(text) => {
             // Somebody who closes the pipe, `ehlo --help | head -1`, has seen enough.
@@ -56,12 +61,26 @@ fn run() -> Result<(), (u8, String)> {
             (BAD_CONFIGURATION, error.to_string())
         }
     })?;
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
+    let signals = catch_signals()
         .map_err(|error| (CANNOT_LISTEN, format!("cannot catch signals: {error}")))?;
-    let handle = server.handle();
-    thread::spawn(move || wait_for_signals(signals, &handle));
+    let (handle, terminal) = (server.handle(), Terminal::now());
+    thread::spawn(move || wait_for_signals(signals, &handle, terminal));
+    say_ready(&server);
+    server.run();
+    Ok(())
+}
 
-    // The ports are open. These lines tell scripts that they can begin.
+/// What the arguments ask for; the error is a line for a person.
+fn request() -> Result<Request, String> {
+    let args: Result<Vec<String>, _> =
+        std::env::args_os().skip(1).map(|arg| arg.into_string()).collect();
+    let args = args.map_err(|arg| format!("{arg:?} is not UTF-8"))?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    config::from_args(&args).map_err(|error| error.to_string())
+}
+
+/// The ports are open. These lines tell scripts that they can begin.
+fn say_ready(server: &Server) {
     let mut ready = String::new();
     for (role, address) in server.addresses() {
         let role = match role {
@@ -74,8 +93,48 @@ fn run() -> Result<(), (u8, String)> {
     let mut stdout = io::stdout();
     // A server whose standard output is closed still serves.
     let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
-    server.run();
-    Ok(())
+}
+
+/// Says what each signal does before [`wait_for_signals`] hears of it.
+fn catch_signals() -> io::Result<Signals> {
+    // A second SIGTERM or SIGINT ends the program in the signal handler itself, whatever
+    // all threads are busy with.
+    let is_second = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&is_second))?;
+        flag::register(signal, Arc::clone(&is_second))?;
+    }
+    // A file larger than `ulimit -f` would end the program. Once the signal is caught the
+    // write fails instead, and a write that fails is a 451 like any other.
+    flag::register(SIGXFSZ, Arc::default())?;
+    Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
+}
+
+/// SIGHUP reads the files again, SIGUSR1 tries the queue, the others begin the shutdown,
+/// and so does SIGHUP if the terminal is gone.
+fn wait_for_signals(mut signals: Signals, handle: &Handle, terminal: Terminal) {
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP if !terminal.is_gone() => {
+                let handle = handle.clone();
+                beside(move || reload(&handle));
+            }
+            SIGUSR1 => {
+                handle.try_all_now();
+                beside(|| log::info!("trying everything in the queue"));
+            }
+            _ => {
+                handle.shutdown();
+                beside(|| log::info!("shutting down, the signal again ends it at once"));
+            }
+        }
+    }
+}
+
+/// In a thread of its own: a file or a log that takes long must not hold up SIGTERM.
+fn beside(work: impl FnOnce() + Send + 'static) {
+    // Where there is no thread to be had, this is the least that is missing.
+    let _ = thread::Builder::new().spawn(work);
 }
 
 fn reload(handle: &Handle) {
@@ -85,28 +144,23 @@ fn reload(handle: &Handle) {
     }
 }
 
-/// SIGHUP reads the files again, SIGUSR1 tries the queue. The first of the others begins the shutdown, a
-/// second one ends the program at once.
-fn wait_for_signals(mut signals: Signals, handle: &Handle) {
-    let mut is_stopping = false;
-    for signal in signals.forever() {
-        match signal {
-            // In a thread of its own: a file that takes long must not hold up SIGTERM.
-            SIGHUP => drop(thread::spawn({
-                let handle = handle.clone();
-                move || reload(&handle)
-            })),
-            SIGUSR1 => {
-                log::info!("trying everything in the queue");
-                handle.try_all_now();
-            }
-            _ if is_stopping => std::process::exit(IMPATIENT),
-            _ => {
-                is_stopping = true;
-                // Before the log: nobody may be reading that, and then it blocks.
-                handle.shutdown();
-                log::info!("shutting down, the signal again ends it at once");
-            }
-        }
+/// Which of our standard input and standard error were a terminal at the start. When a
+/// terminal is closed SIGHUP comes, and the two are no terminal any more; a SIGHUP from
+/// `kill` changes nothing about them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Terminal {
+    is_input: bool,
+    is_error: bool,
+}
+
+impl Terminal {
+    fn now() -> Terminal {
+        Terminal { is_input: io::stdin().is_terminal(), is_error: io::stderr().is_terminal() }
+    }
+
+    /// Whether there was one, and nothing of it is left.
+    fn is_gone(self) -> bool {
+        const NONE: Terminal = Terminal { is_input: false, is_error: false };
+        self != NONE && Terminal::now() == NONE
     }
 }

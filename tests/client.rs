@@ -966,7 +966,7 @@ fn a_server_that_proves_its_name_gets_the_letter() {
     assert_eq!(brief(&answers[0]), "Delivered 2.6.0");
     client.quit();
     let text = fs::read_to_string(&server.new_files("bob")[0]).unwrap();
-    assert!(text.contains("with ESMTPS id"), "{text}");
+    assert!(text.contains("with ESMTPS (TLS"), "{text}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -40,13 +41,13 @@ fn start(spool: &Path, flags: &[&str]) -> (Child, SocketAddr) {
 }
 
 /// How many rounds to do, if not the usual few.
-fn rounds() -> u64 {
+fn rounds() -> usize {
     std::env::var("EHLO_CRASH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap())
 }
 
 /// Sends messages to `to` until the connection breaks, and gives the ids of those
 /// that got a 250.
-fn send_until_the_end(address: SocketAddr, to: &[&str]) -> Vec<String> {
+fn send_until_the_end(address: SocketAddr, to: &[&str], promises: &AtomicUsize) -> Vec<String> {
     let mut ids = Vec::new();
     let Ok(tcp) = TcpStream::connect(address) else { return ids };
     let mut lines = BufReader::new(tcp);
@@ -72,6 +73,7 @@ fn send_until_the_end(address: SocketAddr, to: &[&str]) -> Vec<String> {
     while ask(&format!("MAIL FROM:<>\r\n{to}DATA\r\n"), 2 + count).is_some() {
         let Some(reply) = ask(&message, 1) else { break };
         ids.push(reply.trim().strip_prefix("250 2.6.0 stored as ").unwrap().to_owned());
+        promises.fetch_add(1, Ordering::SeqCst);
     }
     ids
 }
@@ -83,13 +85,15 @@ fn load_and_kill(
     address: SocketAddr,
     sessions: usize,
     to: &[&str],
-    round: u64,
+    round: usize,
 ) -> Vec<String> {
+    let promises = AtomicUsize::new(0);
     thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..sessions).map(|_| scope.spawn(|| send_until_the_end(address, to))).collect();
+        let client = || send_until_the_end(address, to, &promises);
+        let clients: Vec<_> = (0..sessions).map(|_| scope.spawn(client)).collect();
         // Another moment in each round; which one does not matter.
-        thread::sleep(Duration::from_millis(100 + (round * 37) % 100));
+        let enough = 5 + (round * 37) % 20;
+        mta::until("enough was promised", || promises.load(Ordering::SeqCst) >= enough);
         child.kill().unwrap();
         child.wait().unwrap();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()

@@ -104,6 +104,40 @@ fn the_554_survives_a_megabyte_that_is_still_arriving() {
     assert_eq!(client.reply(), "");
 }
 
+/// A message of 20 MB with a bare LF at its start: the client reads only when it has
+/// sent all of it.
+fn is_told_554_after_20_mb<S: Read + Write>(client: &mut Client<S>) {
+    client.all_granted(&["MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>", "DATA"]);
+    client.send("smuggled\n");
+    let text = vec![b'x'; 1_000_000];
+    for megabyte in 0..20 {
+        client.stream().write_all(&text).unwrap_or_else(|error| panic!("{megabyte}: {error}"));
+    }
+    client.send("\r\n.\r\n");
+    assert_eq!(&client.reply()[..9], "554 5.6.0");
+    assert_eq!(client.reply(), "");
+}
+
+#[test]
+fn the_554_for_a_long_message_is_heard_in_clear_and_under_tls() {
+    let server = TestServer::with_needs(&["tls".to_owned()]);
+    let mut client = Client::connect(server.address);
+    client.all_granted(&["EHLO c.example"]);
+    is_told_554_after_20_mb(&mut client);
+    is_told_554_after_20_mb(&mut Client::encrypted(server.address));
+    assert!(server.drafts().is_empty() && server.new_files("bob").is_empty());
+}
+
+#[test]
+fn a_refused_message_is_read_no_further_than_the_largest_message() {
+    let server = TestServer::start(&["--max-size", "100000"]);
+    let mut client = Client::in_data(server.address, "bob@localhost");
+    client.send("smuggled\n");
+    let text = vec![b'x'; 1_000_000];
+    let sent = (0..100).take_while(|_| client.tcp().write_all(&text).is_ok()).count();
+    assert!(sent < 100, "the server read all of it");
+}
+
 #[test]
 fn a_close_does_not_wait_long_for_a_client_that_stays() {
     // There is room for the next client once the server has let go of the first.

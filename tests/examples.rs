@@ -88,7 +88,7 @@ fn send_encrypts_and_logs_in_only_to_a_server_that_proves_its_name() {
         let output = send(server.address, &[&letter[..], &[flag, "--ca", ca]].concat(), "hello\n");
         assert_eq!(output.status.code(), Some(0), "{role}: {output:?}");
         let text = fs::read_to_string(&server.new_files("bob")[0]).unwrap();
-        assert!(text.contains("with ESMTPSA id"), "{text}");
+        assert!(text.contains("with ESMTPSA (TLS"), "{text}");
 
         // Nobody vouches for this server, so it gets neither letter nor password.
         let output = send(server.address, &[&letter[..], &[flag]].concat(), "hello\n");

@@ -32,7 +32,7 @@ use ehlo::smtp::reply::ReplyParser;
 use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, Step};
 use ehlo::smtp::site::Site;
 use ehlo::store::header::Header;
-use ehlo::wire::body::{Piece, Unstuffer};
+use ehlo::wire::body::{Then, Unstuffer};
 
 use common::TestServer;
 
@@ -417,25 +417,20 @@ fn a_message_is_what_the_rfc_says_however_it_is_cut() {
         let mut unstuffer = Unstuffer::default();
         let (mut text, mut taken) = (Vec::new(), 0);
         let mut found = Body::Unfinished;
-        in_parts(chance, &octets, &PARTS, |mut part| {
-            while !part.is_empty() {
-                let (count, piece) = unstuffer.next(part);
-                assert!(count > 0);
-                taken += count;
-                part = &part[count..];
-                match piece {
-                    Piece::Text(piece) => text.extend_from_slice(piece),
-                    Piece::BareNewline => found = Body::BareNewline,
-                    Piece::End => {
-                        let text = std::mem::take(&mut text);
-                        found = Body::Message { text, size: unstuffer.octets(), taken };
-                    }
-                }
-                if found != Body::Unfinished {
-                    return false;
+        in_parts(chance, &octets, &PARTS, |part| {
+            let mut part = part.to_vec();
+            let cleaned = unstuffer.clean(&mut part);
+            text.extend_from_slice(cleaned.text);
+            taken += cleaned.taken;
+            match cleaned.then {
+                Then::More => return true,
+                Then::BareNewline => found = Body::BareNewline,
+                Then::Complete => {
+                    let text = std::mem::take(&mut text);
+                    found = Body::Message { text, size: unstuffer.octets(), taken };
                 }
             }
-            true
+            false
         });
         assert_eq!(found, by_the_book(&octets), "{octets:?}");
     });
@@ -583,10 +578,10 @@ impl Conversation {
                 let line = &input[..taken];
                 let text = line.strip_suffix(b"\r\n").filter(|text| !text.contains(&b'\r'));
                 let step = match text {
-                    _ if taken > COMMAND_LINE_LIMIT => {
+                    None => self.session.bad_line(BadLine::BareNewline),
+                    Some(_) if taken > COMMAND_LINE_LIMIT => {
                         self.session.bad_line(BadLine::too_long(line))
                     }
-                    None => self.session.bad_line(BadLine::BareNewline),
                     Some(text) if text.contains(&0) => self.session.bad_line(BadLine::Nul),
                     Some(text) => self.session.line(text),
                 };
@@ -661,7 +656,7 @@ fn end_of_trace_fields(file: &[u8]) -> usize {
 fn a_live_server_answers_every_line_in_its_place_and_keeps_what_it_took() {
     let mut config =
         Config { max_size: MAX_SIZE, max_recipients: MAX_RECIPIENTS, ..Config::default() };
-    config.mailboxes = Some(MAILBOXES.map(str::to_owned).to_vec());
+    config.mailboxes = MAILBOXES.map(str::to_owned).to_vec();
     let server = TestServer::from_config(config);
     let (number, steps, replies) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let letters = Mutex::new(Vec::new());

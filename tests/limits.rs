@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use ehlo::server::{BindError, Config, Server};
 
-use common::{Client, TestServer};
+use common::child::{ChildServer, EHLO};
+use common::{Client, TestServer, files};
 
 /// Tries until a client is let in: a place is given back when its session has
 /// ended on the server's side, which no client can see.
@@ -96,6 +97,26 @@ fn a_shutdown_finishes_the_message_in_hand_and_tells_all_others() {
     server.stop();
     assert_eq!(server.only_message("bob"), b"begun and finished\n");
     assert!(TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_client_that_leaves_its_message_during_a_shutdown_is_not_taken_for_the_shutdown() {
+    let spool = tempfile::tempdir().unwrap();
+    let server = ChildServer::start(&[EHLO], spool.path(), &[]).unwrap();
+    let mut idle = Client::connect(server.address);
+    let mut sending = Client::in_data(server.address, "bob@localhost");
+    sending.send("begun ");
+    while files(&spool.path().join("tmp")).is_empty() {
+        thread::yield_now();
+    }
+    server.signal("-TERM");
+    assert_eq!(&idle.reply()[..9], "421 4.3.2");
+    idle.tcp().shutdown(Shutdown::Both).unwrap();
+    let line = server.wait_for_log("client 1 (127.0.0.1:");
+    assert!(line.ends_with("the server is shutting down"), "{line}");
+    sending.tcp().shutdown(Shutdown::Both).unwrap();
+    let line = server.wait_for_log("client 2 (127.0.0.1:");
+    assert!(line.ends_with("the client closed the connection"), "{line}");
 }
 
 #[test]

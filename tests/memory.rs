@@ -13,10 +13,11 @@
 mod common;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::Client;
 use common::child::{ChildServer, EHLO};
+use common::{Client, test_file};
 
 const MB: usize = 1_000_000;
 /// What a server may grow, in KiB, when it gets what it does not keep: room for
@@ -151,6 +152,41 @@ fn a_message_far_over_the_limit_is_read_to_its_end_and_refused() {
         assert_eq!(&client.message("")[..9], "552 5.3.4");
         assert_eq!(&client.ask("NOOP")[..3], "250");
     });
+}
+
+/// What each of `count` clients costs a server while it says nothing, in KiB, after it
+/// has come as far as `connect` takes it.
+fn cost_of_idle<C>(flags: &[&str], count: u64, connect: impl Fn(SocketAddr) -> C) -> Option<u64> {
+    let spool = tempfile::tempdir().unwrap();
+    let flags = [flags, &["--max-per-client", "0", "--max-connections", "2000"]].concat();
+    let server = ChildServer::start(&[EHLO], spool.path(), &flags).unwrap();
+    drop(connect(server.address));
+    let before = server.peak_memory()?;
+    let clients: Vec<C> = (0..count).map(|_| connect(server.address)).collect();
+    let after = server.peak_memory().unwrap();
+    drop(clients);
+    Some((after - before) / count)
+}
+
+#[test]
+fn an_idle_client_costs_little_and_not_much_more_under_tls() {
+    let count = size(200, 1000) as u64;
+    let plain = cost_of_idle(&[], count, |address| {
+        let mut client = Client::connect(address);
+        client.all_granted(&["EHLO c.example"]);
+        client
+    });
+    let (cert, key) = (test_file("cert.pem"), test_file("key.pem"));
+    let flags = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let tls = cost_of_idle(&flags, count, Client::encrypted);
+    let (Some(plain), Some(tls)) = (plain, tls) else {
+        return println!("skipped: there is no /proc that tells the memory of a process");
+    };
+    println!("an idle client: {plain} KiB, under TLS {tls} KiB");
+    // A debug build needs more stack.
+    let (most, most_under_tls) = if cfg!(debug_assertions) { (48, 104) } else { (24, 80) };
+    assert!(plain <= most, "{plain} KiB for each client");
+    assert!(tls <= most_under_tls, "{tls} KiB for each client under TLS");
 }
 
 #[test]

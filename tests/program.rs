@@ -5,13 +5,18 @@
 mod common;
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use common::{Client, files};
 
@@ -167,6 +172,111 @@ fn a_second_signal_does_not_wait_for_a_message_in_hand() {
     program.signal("-TERM");
     let (code, _) = program.end();
     assert_eq!(code, Some(1));
+}
+
+/// A pipe that is full, and its other end, from which nobody reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(b"x").is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// Starts a server whose standard error is this.
+fn with_log(log: impl Into<Stdio>, folder: &Path) -> Program {
+    let mut child = Command::new(EHLO)
+        .args(["--smtp", "127.0.0.1:0"])
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    Program { child, stdout }
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_up_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_nobody, log) = full_pipe();
+    let mut program = with_log(log, folder.path());
+    program.address();
+    program.signal("-USR1");
+    program.signal("-TERM");
+    assert_eq!(program.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_session_that_waits_for_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_nobody, log) = full_pipe();
+    let mut program = with_log(log, folder.path());
+    let address = program.address();
+    // It is stored, and a line of log stands before the reply.
+    let mut client = Client::in_data(address, "bob@localhost");
+    client.send("x\r\n.\r\n");
+    while files(&folder.path().join("spool/mail/localhost/bob/new")).is_empty() {
+        thread::yield_now();
+    }
+    program.signal("-TERM");
+    while TcpStream::connect(address).is_ok() {}
+    program.signal("-TERM");
+    assert_eq!(program.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_letter_over_the_limit_for_files_is_a_4yz_and_the_server_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "ulimit -f 200; exec \"$0\" --smtp 127.0.0.1:0";
+    let mut program = Program::start_with("sh", &["-c", script, EHLO], folder.path());
+    let mut client = Client::in_data(program.address(), "bob@localhost");
+    let reply = client.message(format!("{}\r\n", "x".repeat(998)).repeat(600));
+    assert_eq!(&reply[..2], "45", "{reply}");
+    client.all_granted(&["MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>", "DATA"]);
+    assert_eq!(&client.message("hello\r\n")[..3], "250");
+    program.signal("-TERM");
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn a_hangup_reads_files_again_but_not_when_the_terminal_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // Our end alone: while anybody has it open, the terminal is there.
+    fcntl_setfd(&terminal, FdFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let other_end = File::options().write(true).open(name.to_str().unwrap()).unwrap();
+    let mut program = with_log(other_end, folder.path());
+    let address = program.address();
+    let mut screen = BufReader::new(File::from(terminal));
+    let mut seen = String::new();
+    program.signal("-HUP");
+    while !seen.contains("read users, aliases and certificate again") {
+        screen.read_line(&mut seen).unwrap();
+    }
+    Client::connect(address);
+    // The window is closed.
+    drop(screen);
+    program.signal("-HUP");
+    assert_eq!(program.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_empty_path_is_exit_2_and_makes_nothing() {
+    for flag in ["--spool", "--users", "--aliases", "--cert", "--key", "--smarthost-ca"] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = output(&["--smtp", "127.0.0.1:0", flag, ""], folder.path());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(flag) && text.contains("expected a path"), "{text}");
+        assert!(files(folder.path()).is_empty(), "{flag}");
+    }
 }
 
 #[test]

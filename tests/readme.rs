@@ -117,13 +117,19 @@ fn the_table_of_flags_is_what_help_says() {
     let help = flags_of_help();
     let table = flags_of_table(&Page::read("README.md"));
     let mut wrong = Vec::new();
-    for (flag, default) in &help {
+    for (flag, said) in &help {
         match table.get(flag) {
-            Some(found) if found == default => {}
-            Some(found) => {
-                wrong.push(format!("{flag}: default `{found}`, --help says `{default}`"))
-            }
             None => wrong.push(format!("{flag}: has no row")),
+            Some(row) if row.default != said.default => {
+                let (row, said) = (&row.default, &said.default);
+                wrong.push(format!("{flag}: default `{row}`, --help says `{said}`"));
+            }
+            // A row may say more.
+            Some(row) if !row.meaning.starts_with(&said.meaning) => {
+                let (row, said) = (&row.meaning, &said.meaning);
+                wrong.push(format!("{flag}: `{row}`\n    --help says `{said}`"));
+            }
+            Some(_) => {}
         }
     }
     for flag in table.keys().filter(|flag| !help.contains_key(*flag)) {
@@ -135,10 +141,11 @@ fn the_table_of_flags_is_what_help_says() {
 #[test]
 fn the_defaults_of_help_are_those_of_a_server_without_flags() {
     let mut args = Vec::new();
-    for (flag, default) in flags_of_help() {
+    for (flag, Flag { default, .. }) in flags_of_help() {
         // A switch has no default, and `the hostname` is not a value.
+        let default = default.split(',').next().unwrap();
         if !default.is_empty() && !default.contains(' ') {
-            args.extend([flag.split(' ').next().unwrap().to_owned(), default]);
+            args.extend([flag.split(' ').next().unwrap().to_owned(), default.to_owned()]);
         }
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -148,8 +155,15 @@ fn the_defaults_of_help_are_those_of_a_server_without_flags() {
     assert_eq!(said, format!("{:?}", Config::default()), "left: --help; right: the default");
 }
 
-/// Each flag with its placeholder, and its default: empty where it has none.
-type Flags = BTreeMap<String, String>;
+/// What is said of a flag.
+struct Flag {
+    /// Empty where there is none.
+    default: String,
+    meaning: String,
+}
+
+/// Each flag with its placeholder.
+type Flags = BTreeMap<String, Flag>;
 
 /// The flags in the form that argh prints them: `[--smtp <ADDR:PORT...>]` in
 /// the first line, `--smtp   text (default 127.0.0.1:2525)` below.
@@ -157,25 +171,31 @@ fn flags_of_help() -> Flags {
     let output = Command::new(env!("CARGO_BIN_EXE_ehlo")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let (usage, options) = help.split_once("Options:").unwrap();
-    let mut defaults: BTreeMap<&str, String> = BTreeMap::new();
+    let mut said = BTreeMap::new();
     for option in options.split("\n  --").skip(1) {
         let text = option.split_whitespace().collect::<Vec<_>>().join(" ");
-        let default = text.split_once("(default").and_then(|(_, rest)| rest.rsplit_once(')'));
-        let default = default.map_or("", |(default, _)| default.trim_start_matches(':').trim());
-        defaults.insert(option.split_whitespace().next().unwrap(), default.to_owned());
+        let (name, text) = text.split_once(' ').unwrap();
+        let (meaning, default) = text.split_once(" (default").unwrap_or((text, ""));
+        let default = default.trim_start_matches(':').trim_end_matches(')').trim();
+        said.insert(name.to_owned(), (meaning.to_owned(), default.to_owned()));
     }
+    let mut flags = Flags::new();
     // argh leaves its own flag out of the first line.
-    let mut flags = Flags::from([("--help".to_owned(), String::new())]);
-    for flag in usage.split("[--").skip(1) {
-        let flag = flag.split(']').next().unwrap().replace(['<', '>'], "").replace("...", "");
+    let names = usage.split("[--").skip(1).map(|flag| flag.split(']').next().unwrap());
+    for flag in names.chain(["help"]) {
+        let flag = flag.replace(['<', '>'], "").replace("...", "");
         let name = flag.split(' ').next().unwrap();
-        flags.insert(format!("--{flag}"), defaults[name].clone());
+        let (meaning, default) = match name {
+            "help" => ("print the flags".to_owned(), String::new()),
+            name => said[name].clone(),
+        };
+        flags.insert(format!("--{flag}"), Flag { default, meaning });
     }
     assert!(flags.len() >= FEWEST_FLAGS, "only {} flags in --help", flags.len());
     flags
 }
 
-/// The rows of the README's table of flags. No default is an
+/// The rows of the README's table of flags, without Markdown. No default is an
 /// empty cell, a dash or `off`.
 fn flags_of_table(page: &Page) -> Flags {
     let mut flags = Flags::new();
@@ -184,14 +204,23 @@ fn flags_of_table(page: &Page) -> Flags {
         if cells.len() < 4 || !cells[1].starts_with("`--") {
             continue;
         }
-        let [flag, default] = [cells[1], cells[2]].map(|cell| cell.replace('`', ""));
+        let [flag, default, meaning] = [cells[1], cells[2], cells[3]].map(without_markdown);
         let has_none = ["", "-", "–", "—", "off"].contains(&default.as_str());
         let default = if has_none { String::new() } else { default };
-        let earlier = flags.insert(flag, default);
+        let earlier = flags.insert(flag, Flag { default, meaning });
         assert!(earlier.is_none(), "README.md:{number}: {} has two rows", cells[1]);
-        assert!(!cells[3].is_empty(), "README.md:{number}: {} means nothing", cells[1]);
     }
     flags
+}
+
+/// `[text](target)` and code as they read.
+fn without_markdown(cell: &str) -> String {
+    let mut text = cell.replace(['`', '['], "");
+    while let Some((before, rest)) = text.split_once("](") {
+        let (_, after) = rest.split_once(')').unwrap();
+        text = format!("{before}{after}");
+    }
+    text
 }
 
 fn fences() -> Vec<Fence> {

@@ -140,6 +140,15 @@ fn whatever_keeps_the_first_of_two_hosts_from_it_the_second_has_the_letter_in_th
 }
 
 #[test]
+fn a_host_that_takes_the_letter_is_the_last_that_is_asked() {
+    let world = World::start("", TWO_HOPS, vec![Box::new(usual), Box::new(usual)]);
+    let id = world.send(&["eve@else.example"]);
+    world.until_over(&id);
+    assert_eq!(world.hop().recipients(), ["eve@else.example"]);
+    assert_eq!(world.hops[1].connections(), 0);
+}
+
+#[test]
 fn a_host_that_keeps_a_letter_without_a_word_makes_one_copy_more_and_no_second_attempt() {
     let keep = always(Step::Dot, Act::KeepAndClose);
     let world = World::start("--retry 3600", TWO_HOPS, vec![Box::new(keep), Box::new(usual)]);

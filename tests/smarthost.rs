@@ -55,7 +55,7 @@ fn a_smarthost_that_proves_its_name_gets_the_password_and_no_other_does() {
                 until("it has left", || mta.envelope(&id).is_none());
                 let mail = smarthost.mail("localhost", "bob");
                 let text = str::from_utf8(&mail[0]).unwrap();
-                assert!(text.contains(" with ESMTPSA id "), "{text}");
+                assert!(text.contains(" with ESMTPSA (TLS"), "{text}");
             }
             Some(why) => {
                 until("it was tried", || mta.attempts(&id) == Some(1));
@@ -70,6 +70,42 @@ fn a_smarthost_that_proves_its_name_gets_the_password_and_no_other_does() {
             }
         }
     });
+}
+
+#[test]
+fn login_and_authority_are_read_again_with_the_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    fs::write(&users, "ann:{PLAIN}secret\nbob:{PLAIN}x\n").unwrap();
+    let flags = format!(
+        "--submission 127.0.0.1:0 --users {} --cert {} --key {}",
+        users.display(),
+        test_file("cert.pem").display(),
+        test_file("key.pem").display()
+    );
+    let smarthost = Mta::start(&folder.path().join("smarthost"), &flags);
+    let authority = folder.path().join("authority");
+    fs::copy(test_file("other-cert.pem"), &authority).unwrap();
+    let flags = format!(
+        "--smtp 127.0.0.1:0 --relay open --hostname here.example --retry 3600 --dns 127.0.0.1:9 \
+         --smarthost localhost:{} --smarthost-login {} --smarthost-ca {}",
+        smarthost.address.port(),
+        login(folder.path(), "wrong").display(),
+        authority.display()
+    );
+    let mta = Mta::start(&folder.path().join("spool"), &flags);
+    let id = mta.submit("ann@localhost", &["bob@localhost"], TEXT);
+    until("it was tried", || mta.attempts(&id) == Some(1));
+
+    // A file that is wrong changes nothing.
+    fs::write(folder.path().join("login"), "ann\n").unwrap();
+    assert!(mta.handle.reload().unwrap_err().contains("expected one line, user:password"));
+    login(folder.path(), "secret");
+    fs::copy(test_file("cert.pem"), &authority).unwrap();
+    mta.handle.reload().unwrap();
+    mta.handle.try_all_now();
+    until("it has left", || mta.envelope(&id).is_none());
+    assert_eq!(smarthost.mail("localhost", "bob").len(), 1);
 }
 
 #[test]

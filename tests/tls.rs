@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::child::{ChildServer, EHLO, output};
-use common::{Client, TestServer, connector, test_file};
+use common::{Client, TestServer, connector, files, test_file};
 
 /// The start of a handshake record of 512 octets, of which no more follows.
 const HELLO: [u8; 6] = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01];
@@ -121,34 +121,36 @@ fn each_kind_of_wrong_file_is_exit_78_and_one_line_that_names_it() {
         fs::write(&path, text).unwrap();
         path
     };
-    let pkcs1 = file("pkcs1", "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n");
-    let sec1 = file("sec1", "-----BEGIN EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\n");
+    let broken = file("broken", "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n");
+    let locked = file("locked", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n");
+    let old_locked = file("old", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n");
     let garbage = file("garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let empty = file("empty", "");
+    let der = folder.path().join("der");
+    fs::write(&der, b"0\x82\x03\x09\xff\xfe").unwrap();
     let missing = folder.path().join("missing");
     let (cert, key) = (test_file("cert.pem"), test_file("key.pem"));
     let other = test_file("other-key.pem");
-    let convert = |path: &Path| {
-        let path = path.display();
-        format!("convert it: openssl pkcs8 -topk8 -nocrypt -in {path} -out {path}.pkcs8")
-    };
     for (cert, key, named, why) in [
-        (&cert, &pkcs1, &pkcs1, convert(&pkcs1)),
-        (&cert, &sec1, &sec1, convert(&sec1)),
-        (&cert, &other, &other, "do not fit together".to_owned()),
-        (&cert, &missing, &missing, "No such file".to_owned()),
-        (&missing, &key, &missing, "No such file".to_owned()),
-        (&cert, &empty, &empty, "expected a private key in PEM form".to_owned()),
-        (&cert, &cert, &cert, "expected a private key in PEM form".to_owned()),
-        (&key, &key, &key, "expected a certificate in PEM form".to_owned()),
-        (&garbage, &key, &garbage, String::new()),
+        (&cert, &broken, &broken, "no key"),
+        (&cert, &locked, &locked, "expected a key without a password"),
+        (&cert, &old_locked, &old_locked, "expected a key without a password"),
+        (&cert, &other, &other, "do not fit together"),
+        (&cert, &missing, &missing, "No such file"),
+        (&missing, &key, &missing, "No such file"),
+        (&cert, &empty, &empty, "expected a private key in PEM form"),
+        (&cert, &cert, &cert, "expected a private key in PEM form"),
+        (&cert, &der, &der, "expected a private key in PEM form, this is a binary file"),
+        (&der, &key, &der, "expected a certificate in PEM form, this is a binary file"),
+        (&key, &key, &key, "expected a certificate in PEM form"),
+        (&garbage, &key, &garbage, "no certificate"),
     ] {
         let spool = folder.path().join("spool");
         let output = output(&with_files(&[EHLO], cert, key), &spool);
         let log = String::from_utf8(output.stderr).unwrap();
         let line = log.lines().last().unwrap_or_default();
         assert_eq!(output.status.code(), Some(78), "{log}");
-        assert!(line.starts_with("ehlo: ") && line.contains(&why), "expected {why}: {log}");
+        assert!(line.starts_with("ehlo: ") && line.contains(why), "expected {why}: {log}");
         assert!(line.contains(named.to_str().unwrap()), "expected {}: {log}", named.display());
         assert!(output.stdout.is_empty() && !spool.exists(), "{log}");
     }
@@ -175,30 +177,54 @@ fn a_certificate_without_a_key_or_a_port_without_a_certificate_is_exit_78() {
     }
 }
 
-/// The command that the error shows is run as it stands there.
+/// The same keys in all forms that ACME clients and `openssl` write, with text around
+/// them and without.
 #[test]
-fn an_older_kind_of_key_works_after_the_command_that_the_error_shows() {
+fn keys_are_taken_as_other_programs_write_them() {
     if Command::new("openssl").arg("version").output().is_err() {
         println!("skipped: no openssl here");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let old = folder.path().join("old.pem");
     let run = |command: &str| {
-        let done = Command::new("sh").args(["-c", command]).output().unwrap();
-        assert!(done.status.success(), "{command}: {done:?}");
+        let command = Command::new("sh").args(["-c", command]).current_dir(folder.path()).output();
+        let done = command.unwrap();
+        assert!(done.status.success(), "{done:?}");
     };
-    let (cert, key) = (test_file("cert.pem"), test_file("key.pem"));
-    run(&format!("openssl rsa -traditional -in {} -out {}", key.display(), old.display()));
-    let spool = folder.path().join("spool");
-    let output = output(&with_files(&[EHLO], &cert, &old), &spool);
-    let log = String::from_utf8(output.stderr).unwrap();
-    let (_, command) = log.trim_end().split_once("convert it: ").unwrap();
-    run(command);
-    let converted = folder.path().join("old.pem.pkcs8");
-    let flags = with_files(&[], &cert, &converted);
-    let server = ChildServer::start(&[EHLO], &spool, &flags).unwrap();
-    Client::encrypted(server.address).all_granted(&["NOOP"]);
+    run(&format!(
+        "cp {} rsa-cert; cp {} rsa-pkcs8",
+        test_file("cert.pem").display(),
+        test_file("key.pem").display()
+    ));
+    run("openssl rsa -traditional -in rsa-pkcs8 -out rsa-pkcs1");
+    // This writes a block of parameters before that of the key.
+    run("openssl ecparam -name prime256v1 -genkey -out ec-parameters");
+    run("openssl ec -in ec-parameters -out ec-sec1");
+    run("openssl pkcs8 -topk8 -nocrypt -in ec-sec1 -out ec-pkcs8");
+    run("openssl req -x509 -key ec-sec1 -days 3 -subj /CN=localhost -out ec-cert");
+    // Octets that are no UTF-8, as a comment may have them.
+    let comment = b"Bag Attributes\n    friendlyName: B\xfcro\nsubject=CN = localhost\n\n";
+    for (cert, key) in [
+        ("rsa-cert", "rsa-pkcs8"),
+        ("rsa-cert", "rsa-pkcs1"),
+        ("ec-cert", "ec-pkcs8"),
+        ("ec-cert", "ec-sec1"),
+        ("ec-cert", "ec-parameters"),
+    ] {
+        for before in [&b""[..], comment] {
+            let copy = |name: &str| {
+                let path = folder.path().join(format!("copy-of-{name}"));
+                let pem = fs::read(folder.path().join(name)).unwrap();
+                fs::write(&path, [before, &pem, before].concat()).unwrap();
+                path
+            };
+            let (cert, key) = (copy(cert), copy(key));
+            let flags = with_files(&[], &cert, &key);
+            let spool = folder.path().join("spool");
+            let server = ChildServer::start(&[EHLO], &spool, &flags).unwrap();
+            Client::encrypted(server.address).all_granted(&["NOOP"]);
+        }
+    }
 }
 
 #[test]
@@ -217,6 +243,88 @@ fn comments_in_front_of_certificate_chain_and_key_do_not_matter() {
     let flags = with_files(&[], &cert, &key);
     let server = ChildServer::start(&[EHLO], &folder.path().join("spool"), &flags).unwrap();
     Client::encrypted(server.address).all_granted(&["NOOP"]);
+}
+
+/// What becomes of a handshake of a client that knows this version and these ciphers
+/// alone: how the session is encrypted.
+#[cfg(target_os = "linux")]
+fn encrypted_by(
+    address: SocketAddr,
+    version: openssl::ssl::SslVersion,
+    ciphers: &str,
+) -> Option<String> {
+    use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_min_proto_version(Some(version)).unwrap();
+    builder.set_max_proto_version(Some(version)).unwrap();
+    // Level 0 lets a client ask for what is not safe any more.
+    builder.set_cipher_list(&format!("{ciphers}:@SECLEVEL=0")).unwrap();
+    let mut client = Client::connect(address);
+    client.all_granted(&["EHLO c.example", "STARTTLS"]);
+    let tcp = client.tcp().try_clone().unwrap();
+    let tls = builder.build().connect("localhost", tcp).ok()?;
+    let how = format!("{} {}", tls.ssl().version_str(), tls.ssl().current_cipher()?.name());
+    let mut client = Client::over(tls);
+    client.all_granted(&["NOOP", "QUIT"]);
+    Some(how)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tls_is_1_2_or_1_3_and_always_with_forward_secrecy() {
+    use openssl::ssl::SslVersion;
+
+    let server = server(&["tls"]);
+    let by = |version, ciphers| encrypted_by(server.address, version, ciphers);
+    assert_eq!(by(SslVersion::TLS1_3, "ALL").as_deref(), Some("TLSv1.3 TLS_AES_128_GCM_SHA256"));
+    let good = "ECDHE-RSA-AES128-GCM-SHA256";
+    assert_eq!(
+        by(SslVersion::TLS1_2, good).as_deref(),
+        Some("TLSv1.2 ECDHE-RSA-AES128-GCM-SHA256")
+    );
+    // No forward secrecy; CBC; and both.
+    for weak in ["AES256-GCM-SHA384", "ECDHE-RSA-AES128-SHA", "AES128-SHA"] {
+        assert_eq!(by(SslVersion::TLS1_2, weak), None, "{weak}");
+    }
+    for old in [SslVersion::TLS1, SslVersion::TLS1_1] {
+        assert_eq!(by(old, "ALL"), None, "{old:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn version_and_cipher_stand_in_the_log_and_in_received() {
+    let spool = tempfile::tempdir().unwrap();
+    let (cert, key) = (test_file("cert.pem"), test_file("key.pem"));
+    let flags = with_files(&[], &cert, &key);
+    let server = ChildServer::start(&[EHLO], spool.path(), &flags).unwrap();
+    let how = "TLSv1.3 TLS_AES_128_GCM_SHA256";
+    for (is_encrypted, with) in
+        [(false, "with ESMTP id"), (true, &format!("with ESMTPS ({how}) id"))]
+    {
+        let bob = spool.path().join("mail/localhost/bob/new");
+        let before = files(&bob);
+        let letter =
+            ["EHLO c.example", "MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>", "DATA"];
+        if is_encrypted {
+            let mut client = Client::encrypted(server.address);
+            client.all_granted(&letter);
+            client.message("x\r\n");
+            client.all_granted(&["QUIT"]);
+        } else {
+            let mut client = Client::connect(server.address);
+            client.all_granted(&letter);
+            client.message("x\r\n");
+            client.all_granted(&["QUIT"]);
+        }
+        let line = server.wait_for_log("is gone: QUIT");
+        assert_eq!(line.ends_with(how), is_encrypted, "{line}");
+        let new = files(&bob).into_iter().find(|file| !before.contains(file)).unwrap();
+        let text = fs::read_to_string(new).unwrap();
+        assert!(text.contains(with), "{text}");
+    }
 }
 
 #[test]
@@ -314,7 +422,12 @@ impl Write for Recorder {
 fn the_last_record_before_the_close_is_a_close_notify() {
     let server = server(&["tls", "users ann:{PLAIN}x", "role submissions"]);
     let tcp = TcpStream::connect(server.address).unwrap();
-    let tls = connector().connect("localhost", Recorder(tcp, Vec::new())).unwrap();
+    // In TLS 1.3 all records look alike.
+    let until_1_2 = native_tls::TlsConnector::builder()
+        .danger_accept_invalid_certs(true)
+        .max_protocol_version(Some(native_tls::Protocol::Tlsv12))
+        .build();
+    let tls = until_1_2.unwrap().connect("localhost", Recorder(tcp, Vec::new())).unwrap();
     let mut client = Client::over(tls);
     assert_eq!(&client.reply()[..3], "220");
     client.all_granted(&["QUIT"]);

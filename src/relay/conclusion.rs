@@ -194,7 +194,7 @@ fn report(
     draft.write(&report.to_text())?;
     draft.sync()?;
     let letter = draft.letter(ReversePath::Null, MailDsn::default(), now);
-    let entries = entries(&letter, recipients, courier.smarthost.is_some());
+    let entries = entries(&letter, recipients, (courier.smarthost)().is_some());
     let queued = courier.spool.deliver(draft, &name, entries, Origin::Ourselves)?;
     log::info!("{}: told <{}> in {}", claim.id(), printable(sender.to_string()), name.id);
     Ok(Some(queued))

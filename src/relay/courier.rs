@@ -30,8 +30,8 @@ pub struct Courier {
     pub port: u16,
     /// Whether mail may go to servers on this machine itself.
     pub loopback_hops: bool,
-    /// The server that takes everything.
-    pub smarthost: Option<Smarthost>,
+    /// The server that takes everything, as its files say now.
+    pub smarthost: Box<dyn Fn() -> Option<Arc<Smarthost>> + Send + Sync>,
     /// Whether this address and port is one that we listen on.
     pub is_listening: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
     /// Whether we listen on this address, at any port.
@@ -69,6 +69,13 @@ impl Debug for Courier {
     }
 }
 
+/// The same.
+impl Debug for Smarthost {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "Smarthost({}:{})", self.host, self.port)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +99,7 @@ mod tests {
                 resolver: Resolver::new(Vec::new(), Duration::ZERO),
                 port: 25,
                 loopback_hops: false,
-                smarthost: None,
+                smarthost: Box::new(|| None),
                 is_listening: Box::new(|_| false),
                 is_our_address: Box::new(|_| false),
                 trace: false,

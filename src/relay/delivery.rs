@@ -97,10 +97,10 @@ impl Delivery<'_, '_> {
     /// unless the entry was made for a smarthost that we do not have any more.
     fn by_domain(&self, waiting: &[usize]) -> Vec<(Domain, Vec<usize>)> {
         let mut groups: Vec<(Domain, Vec<usize>)> = Vec::new();
+        let has_smarthost = (self.courier.smarthost)().is_some();
         for &index in waiting {
             let Some(recipient) = self.claim.entry.recipients.get(index) else { continue };
             let domain = &recipient.address.domain;
-            let has_smarthost = self.courier.smarthost.is_some();
             match groups.iter_mut().find(|(same, _)| has_smarthost || same == domain) {
                 Some((_, indices)) => indices.push(index),
                 None => groups.push((domain.clone(), vec![index])),
@@ -158,7 +158,8 @@ impl Delivery<'_, '_> {
 
     /// The servers to try, in this order.
     fn hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
-        if let Some(Smarthost { host, port, .. }) = &self.courier.smarthost {
+        if let Some(smarthost) = (self.courier.smarthost)() {
+            let Smarthost { host, port, .. } = &*smarthost;
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                 Answer::later((4, 3), format!("cannot find the smarthost {host}: {error}"))
             })?;
@@ -179,7 +180,8 @@ impl Delivery<'_, '_> {
     /// to a smarthost that knows us, encrypted and checked or not at all.
     fn connect(&self, name: &str, address: SocketAddr) -> Result<Client, Answer> {
         let courier = self.courier;
-        let smarthost = courier.smarthost.as_ref();
+        let smarthost = (courier.smarthost)();
+        let smarthost = smarthost.as_deref();
         let security = match smarthost.and_then(|one| Some((one, one.connector.as_ref()?))) {
             Some((smarthost, connector)) => Security::Verified {
                 host: &smarthost.host,

@@ -9,6 +9,8 @@
 
 pub mod client;
 pub mod conclusion;
+#[cfg(test)]
+mod conclusion_cuts;
 pub mod courier;
 pub mod delivery;
 pub mod mailbox;

@@ -20,12 +20,17 @@ use jiff::{SignedDuration, Timestamp};
 const LIMIT: usize = 32;
 /// Deliveries under way to one destination from which something was heard.
 const EACH_LIMIT: usize = 8;
-/// The same, before anything was heard, and where nothing was heard the last time
-/// (RFC 5321 section 4.5.4.1 wants such hosts remembered).
-const UNHEARD_LIMIT: usize = 2;
-/// Deliveries under way to all destinations together that were silent the last time.
-/// The others are left for those who may answer.
-const SILENT_LIMIT: usize = LIMIT / 2;
+/// The same, before anything was heard: who knows whether there will be?
+const UNKNOWN_LIMIT: usize = 1;
+/// The same, where nothing was heard the last time (RFC 5321 section 4.5.4.1 wants such
+/// hosts remembered).
+const SILENT_LIMIT: usize = 2;
+/// Deliveries under way to all destinations together that were silent the last time. The
+/// others are left for those who may answer.
+const ALL_SILENT_LIMIT: usize = LIMIT / 2;
+/// The same for those that were never heard, or not the last time. What is left is for
+/// those that do answer, however many new ones do not.
+const ALL_UNHEARD_LIMIT: usize = LIMIT - 1;
 /// How many destinations without a letter are remembered: a bound on memory.
 const MEMORY_LIMIT: usize = 10_000;
 /// Due before everything else, and whatever the envelope says.
@@ -38,14 +43,21 @@ const LONGEST_RETRY: Duration = Duration::from_secs(4 * 3600);
 pub struct Plan {
     destinations: HashMap<Arc<str>, Destination>,
     /// For each destination that may have one more delivery, when its first entry is
-    /// due: those that were silent the last time, and all others.
-    silent: BTreeSet<(Timestamp, Arc<str>)>,
-    others: BTreeSet<(Timestamp, Arc<str>)>,
+    /// due: in three lines, by what came of the last attempt there.
+    unknown: Line,
+    heard: Line,
+    silent: Line,
     /// Every entry, so that none is there twice: where it waits and until when, or `None`
     /// while it is under way.
     known: HashMap<Arc<str>, Option<(Arc<str>, Timestamp)>>,
+}
+
+/// Destinations in the order in which they are due.
+#[derive(Debug, Default)]
+struct Line {
+    due: BTreeSet<(Timestamp, Arc<str>)>,
+    /// How many deliveries came out of this line and are under way.
     under_way: usize,
-    silent_under_way: usize,
 }
 
 /// One destination, and the entries for it.
@@ -55,9 +67,8 @@ struct Destination {
     waiting: BTreeSet<(Timestamp, Arc<str>)>,
     under_way: usize,
     manner: Manner,
-    /// Where it stands in one of the two lines of the plan: whether in that of the silent
-    /// ones, and since when it is due.
-    lined_up: Option<(bool, Timestamp)>,
+    /// In which line of the plan it stands, and since when it is due.
+    lined_up: Option<(Manner, Timestamp)>,
 }
 
 /// What came of the last attempt at a destination.
@@ -81,8 +92,8 @@ pub struct Due {
     pub destination: Arc<str>,
     /// Somebody wants it tried whatever its envelope says about the time.
     pub is_wanted_now: bool,
-    /// Whether the destination was silent the last time.
-    was_silent: bool,
+    /// What came of the last attempt there.
+    manner: Manner,
 }
 
 impl Plan {
@@ -120,20 +131,18 @@ impl Plan {
         let place = self.destinations.get_mut(&destination)?;
         let (due, id) = place.waiting.pop_first()?;
         place.under_way += 1;
-        let was_silent = place.manner == Manner::Silent;
-        self.under_way += 1;
-        self.silent_under_way += usize::from(was_silent);
+        let manner = place.manner;
+        self.line(manner).under_way += 1;
         self.known.insert(Arc::clone(&id), None);
         self.line_up(&destination);
-        Some(Due { id, destination, is_wanted_now: due == WANTED_NOW, was_silent })
+        Some(Due { id, destination, is_wanted_now: due == WANTED_NOW, manner })
     }
 
     /// A delivery is over. `was_heard` is whether anything was said there about the
     /// letter; `None` if nobody was asked. The entry waits until `next`, if it is not
     /// gone.
     pub fn done(&mut self, due: &Due, was_heard: Option<bool>, next: Option<Timestamp>) {
-        self.under_way -= 1;
-        self.silent_under_way -= usize::from(due.was_silent);
+        self.line(due.manner).under_way -= 1;
         if let Some(place) = self.destinations.get_mut(&due.destination) {
             place.under_way -= 1;
             place.manner = match was_heard {
@@ -177,7 +186,15 @@ impl Plan {
 
     /// How many deliveries are under way.
     pub fn under_way(&self) -> usize {
-        self.under_way
+        self.unknown.under_way + self.heard.under_way + self.silent.under_way
+    }
+
+    fn line(&mut self, manner: Manner) -> &mut Line {
+        match manner {
+            Manner::Unknown => &mut self.unknown,
+            Manner::Heard => &mut self.heard,
+            Manner::Silent => &mut self.silent,
+        }
     }
 
     fn wait(&mut self, id: Arc<str>, destination: Arc<str>, due: Timestamp) {
@@ -188,29 +205,38 @@ impl Plan {
 
     /// The destination whose first entry has been due longest, and since when.
     fn first(&self) -> Option<(Timestamp, Arc<str>)> {
-        if self.under_way >= LIMIT {
-            return None;
-        }
-        let silent = self.silent.first().filter(|_| self.silent_under_way < SILENT_LIMIT);
-        self.others.first().into_iter().chain(silent).min_by_key(|(due, _)| *due).cloned()
+        let has_place = self.under_way() < LIMIT;
+        let unheard = self.unknown.under_way + self.silent.under_way;
+        let has_place_for_unheard = has_place && unheard < ALL_UNHEARD_LIMIT;
+        let has_place_for_silent =
+            has_place_for_unheard && self.silent.under_way < ALL_SILENT_LIMIT;
+        let heard = self.heard.due.first().filter(|_| has_place);
+        let unknown = self.unknown.due.first().filter(|_| has_place_for_unheard);
+        let silent = self.silent.due.first().filter(|_| has_place_for_silent);
+        [heard, unknown, silent].into_iter().flatten().min_by_key(|(due, _)| *due).cloned()
     }
 
     /// Puts a destination where [`Plan::first`] looks for it, or nowhere if it has as many
     /// deliveries as it may have. To be called after every change of it.
     fn line_up(&mut self, destination: &Arc<str>) {
         let Some(place) = self.destinations.get_mut(destination) else { return };
-        if let Some((is_silent, due)) = place.lined_up.take() {
-            let line = if is_silent { &mut self.silent } else { &mut self.others };
-            line.remove(&(due, Arc::clone(destination)));
-        }
-        let limit = if place.manner == Manner::Heard { EACH_LIMIT } else { UNHEARD_LIMIT };
+        let before = place.lined_up.take();
+        let limit = match place.manner {
+            Manner::Unknown => UNKNOWN_LIMIT,
+            Manner::Heard => EACH_LIMIT,
+            Manner::Silent => SILENT_LIMIT,
+        };
         if place.under_way < limit
-            && let Some(&(due, _)) = place.waiting.first()
+            && let Some((due, _)) = place.waiting.first()
         {
-            let is_silent = place.manner == Manner::Silent;
-            let line = if is_silent { &mut self.silent } else { &mut self.others };
-            line.insert((due, Arc::clone(destination)));
-            place.lined_up = Some((is_silent, due));
+            place.lined_up = Some((place.manner, *due));
+        }
+        let now = place.lined_up;
+        if let Some((manner, due)) = before {
+            self.line(manner).due.remove(&(due, Arc::clone(destination)));
+        }
+        if let Some((manner, due)) = now {
+            self.line(manner).due.insert((due, Arc::clone(destination)));
         }
     }
 
@@ -288,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_has_been_due_longest_comes_first_and_nothing_before_its_time() {
-        let mut plan = plan(&[("b", "1"), ("c", "2"), ("b", "3")]);
+        let mut plan = plan(&[("b", "1"), ("c", "2"), ("d", "3")]);
         assert_eq!(plan.take(at(-1)), None);
         assert_eq!(plan.time_to_next(at(-1)), Some(Duration::from_secs(1)));
         let ids: Vec<_> = take_all(&mut plan, at(1)).iter().map(|due| due.id.to_string()).collect();
@@ -307,24 +333,39 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_gets_two_deliveries_and_once_it_was_heard_eight() {
+    fn a_destination_gets_one_delivery_and_once_it_was_heard_eight() {
         let mut plan = many(&["b"], 20);
+        let first = take_all(&mut plan, at(0));
+        assert_eq!(first.len(), UNKNOWN_LIMIT);
+        plan.done(&first[0], Some(true), None);
         let taken = take_all(&mut plan, at(0));
-        assert_eq!(taken.len(), UNHEARD_LIMIT);
-        plan.done(&taken[0], Some(true), None);
-        assert_eq!(take_all(&mut plan, at(0)).len(), EACH_LIMIT - 1);
-        plan.done(&taken[1], Some(false), None);
+        assert_eq!(taken.len(), EACH_LIMIT);
+        plan.done(&taken[0], Some(false), None);
         assert_eq!(take_all(&mut plan, at(0)).len(), 0);
     }
 
     #[test]
     fn there_is_a_bound_on_all_deliveries_together() {
-        let names: Vec<String> = (0..100).map(|id| id.to_string()).collect();
-        let mut plan = many(&names.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+        let mut plan = many(&["a", "b", "c", "d", "e"], 20);
+        for due in take_all(&mut plan, at(0)) {
+            plan.done(&due, Some(true), None);
+        }
         let taken = take_all(&mut plan, at(0));
         assert_eq!((taken.len(), plan.time_to_next(at(0))), (LIMIT, None));
         plan.done(&taken[0], Some(true), Some(at(2000)));
         assert!(plan.take(at(0)).is_some());
+    }
+
+    #[test]
+    fn however_many_new_hosts_say_nothing_one_that_answers_has_a_thread() {
+        let names: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let mut plan = many(&names.iter().map(String::as_str).collect::<Vec<_>>(), 2);
+        plan.add("known", "alive", at(-1));
+        let known = plan.take(at(-1)).unwrap();
+        plan.done(&known, Some(true), None);
+        assert_eq!(take_all(&mut plan, at(0)).len(), ALL_UNHEARD_LIMIT);
+        plan.add("late", "alive", at(5));
+        assert_eq!(plan.take(at(9)).unwrap().id.as_ref(), "late");
     }
 
     #[test]
@@ -336,7 +377,7 @@ mod tests {
         for name in &names {
             (0..3).for_each(|n| plan.add(&format!("{name} {n}"), name, at(0)));
         }
-        assert_eq!(take_all(&mut plan, at(9)).len(), SILENT_LIMIT);
+        assert_eq!(take_all(&mut plan, at(9)).len(), ALL_SILENT_LIMIT);
         // A letter for somebody else, though it came last, goes at once.
         plan.add("late", "alive", at(8));
         assert_eq!(plan.take(at(9)).unwrap().id.as_ref(), "late");
@@ -348,10 +389,10 @@ mod tests {
         silence(&mut plan, &["dead"]);
         (0..9).for_each(|n| plan.add(&n.to_string(), "dead", at(0)));
         let taken = take_all(&mut plan, at(0));
-        assert_eq!(taken.len(), UNHEARD_LIMIT);
+        assert_eq!(taken.len(), SILENT_LIMIT);
         plan.done(&taken[0], Some(true), None);
         assert_eq!(take_all(&mut plan, at(0)).len(), EACH_LIMIT - 1);
-        assert_eq!(plan.silent_under_way, 1);
+        assert_eq!(plan.silent.under_way, 1);
     }
 
     #[test]
@@ -413,12 +454,13 @@ mod tests {
                     _ => plan.want_all(),
                 }
             }
-            let lined: Vec<_> = plan.silent.iter().chain(&plan.others).map(|one| &one.1).collect();
+            let lines = [&plan.unknown, &plan.heard, &plan.silent];
+            let lined: Vec<_> = lines.iter().flat_map(|line| &line.due).map(|one| &one.1).collect();
             let waiting: usize = plan.destinations.values().map(|one| one.waiting.len()).sum();
             lined.len() == lined.iter().collect::<HashSet<_>>().len()
                 && waiting + taken.len() == plan.known.len()
-                && plan.under_way == taken.len()
-                && plan.silent_under_way <= SILENT_LIMIT
+                && plan.under_way() == taken.len()
+                && plan.silent.under_way <= ALL_SILENT_LIMIT
         }
         quickcheck::quickcheck(holds as fn(Vec<(u8, u8, u8)>) -> bool);
     }

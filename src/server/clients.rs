@@ -23,7 +23,7 @@ const SWEEP: Duration = Duration::from_millis(50);
 pub struct Clients {
     max: usize,
     /// 0 for no limit.
-    max_per_client: usize,
+    max_per_address: usize,
     live: Mutex<Live>,
     /// Told when the last client has left.
     empty: Condvar,
@@ -49,6 +49,8 @@ pub struct Client {
     pub tcp: Arc<TcpStream>,
     /// Whether it is sending a message, which a shutdown lets it finish.
     is_sending: AtomicBool,
+    /// Whether a shutdown has ended its input.
+    is_seen_out: AtomicBool,
 }
 
 /// While this lives, its client is sending a message.
@@ -65,10 +67,10 @@ pub struct Place {
 }
 
 impl Clients {
-    /// Room for `max` clients, and `max_per_client` from one address, where 0
+    /// Room for `max` clients, and `max_per_address` from one address, where 0
     /// means as many as fit.
-    pub fn new(max: usize, max_per_client: usize) -> Clients {
-        Clients { max, max_per_client, live: Mutex::default(), empty: Condvar::new() }
+    pub fn new(max: usize, max_per_address: usize) -> Clients {
+        Clients { max, max_per_address, live: Mutex::default(), empty: Condvar::new() }
     }
 
     /// Gives a client its place, or `None` where a cap is reached.
@@ -76,7 +78,7 @@ impl Clients {
         let address = SocketAddr::new(from.ip().to_canonical(), from.port());
         let mut live = self.live();
         let same = live.per_address.get(&group(address.ip())).copied().unwrap_or(0);
-        let is_crowd = self.max_per_client != 0 && same >= self.max_per_client;
+        let is_crowd = self.max_per_address != 0 && same >= self.max_per_address;
         if live.clients.len() >= self.max || is_crowd {
             return None;
         }
@@ -86,6 +88,7 @@ impl Clients {
             address,
             tcp: Arc::clone(tcp),
             is_sending: AtomicBool::new(false),
+            is_seen_out: AtomicBool::new(false),
         });
         live.per_address.insert(group(address.ip()), same + 1);
         live.clients.insert(client.number, Arc::clone(&client));
@@ -108,7 +111,7 @@ impl Clients {
         live.clients.len()
     }
 
-    /// Ends the input of all clients that are not sending a message.
+    /// Ends the input of all clients that are not sending a message, for good.
     pub fn see_out(&self) {
         self.live().see_out();
     }
@@ -123,6 +126,7 @@ impl Live {
     fn see_out(&self) {
         for client in self.clients.values() {
             if !client.is_sending.load(Ordering::SeqCst) {
+                client.is_seen_out.store(true, Ordering::SeqCst);
                 // Its thread reads the end, and says 421 itself: no other thread
                 // ever writes to a client. An error means it is gone.
                 let _ = client.tcp.shutdown(Shutdown::Read);
@@ -136,6 +140,11 @@ impl Client {
     pub fn begin_sending(&self) -> Sending<'_> {
         self.is_sending.store(true, Ordering::SeqCst);
         Sending { client: self }
+    }
+
+    /// Whether the end of its input is our doing: a shutdown has ended it.
+    pub fn is_seen_out(&self) -> bool {
+        self.is_seen_out.load(Ordering::SeqCst)
     }
 }
 

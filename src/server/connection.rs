@@ -1,8 +1,8 @@
 //! The loop of one client.
 //!
 //! In: a client that has a place. Out: its whole session, and one line in the
-//! log. This file decides nothing about SMTP: it does what each [`Step`] says,
-//! and chooses no reply but 421.
+//! log. This file decides nothing about SMTP: it does what each [`Step`] says, and
+//! chooses no reply but 421.
 //!
 //! [`Step`]: crate::smtp::session::Step
 //!
@@ -11,32 +11,27 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::server::Shared;
 use crate::server::clients::{Client, Place};
 use crate::server::receive::receive;
+use crate::server::shared::Shared;
 use crate::smtp::auth::mechanism;
 use crate::smtp::reply;
-use crate::smtp::session::{Farewell, Next, Note, Outside, Role, Session, State, Step};
+use crate::smtp::session::{Envelope, Farewell, Next, Note, Outside, Role, Session, State, Step};
 use crate::wire::lines::{LineError, Lost, Wire};
-use crate::wire::socket::Socket;
+use crate::wire::socket::{Linger, Socket};
 use crate::wire::stream::{Stream, TlsError};
 use crate::wire::trace::Trace;
 
 /// How long a whole TLS handshake may take, if --timeout is not shorter.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(60);
 
-/// How a session ended.
+/// Why a session ended although nobody had said that it should.
 #[derive(Debug)]
-enum End {
-    /// The session itself closed it.
-    Closed(Farewell),
-    /// It goes on encrypted.
-    StartTls,
+enum Cut {
     /// The server is shutting down.
     Stopping,
     /// The connection broke, or was too slow.
@@ -59,106 +54,109 @@ pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
     let wire = Wire::new(stream, shared.timeout, trace.clone());
     let session = Session::new(shared.site(), role, our_address, nonce);
-    let talk = Talk { client, shared, trace, start: Instant::now() };
-    let end = talk.run(wire, session, role).unwrap_or_else(End::NoTls);
-    log::info!("{client} is gone: {end}");
+    let mut talk = Talk { client, shared, trace, start: Instant::now(), encryption: String::new() };
+    let end = talk.run(wire, session);
+    let why = end.map_or_else(|cut| cut.to_string(), |farewell| farewell.to_string());
+    log::info!("{client} is gone: {why}{}", talk.encryption);
 }
 
-/// What does not change while one client is served.
+/// What surrounds one session.
 struct Talk<'a> {
     client: &'a Client,
     shared: &'a Shared,
     trace: Option<Trace>,
-    /// When the session began.
+    /// When it began.
     start: Instant,
+    /// How it was encrypted, for the log.
+    encryption: String,
 }
 
 impl Talk<'_> {
-    /// The whole session: in clear, under TLS, or first one and then the other.
-    /// Without a handshake nothing more is said: never go on in clear.
-    fn run(&self, mut wire: Wire, mut session: Session, role: Role) -> Result<End, TlsError> {
-        if role == Role::Submissions {
-            wire = wire.start_tls(self.shared.acceptor(), self.handshake_time())?;
+    /// The whole session, from the first octet.
+    fn run(&mut self, mut wire: Wire, session: Session) -> Result<Farewell, Cut> {
+        if session.role() == Role::Submissions {
+            wire = self.start_tls(wire)?;
         }
-        let mut end = self.greet_and_converse(&mut wire, &mut session);
-        while let Ok(End::StartTls) = end {
-            wire = wire.start_tls(self.shared.acceptor(), self.handshake_time())?;
-            session = session.after_handshake();
-            end = self.converse(&mut wire, &mut session);
-        }
-        let end = match end {
-            // A shutdown ends our input; that is how a waiting thread hears of it.
-            Err(Lost::Gone) if self.shared.is_stopping() => End::Stopping,
-            Err(lost) => End::Lost(lost),
-            Ok(end) => end,
-        };
-        // These replies are the last: if they cannot be sent, nothing else can.
-        let _ = match end {
-            End::Stopping => wire.reply(&reply::stopping(&session.site().hostname)),
-            End::Lost(Lost::Late) => wire.reply(&reply::too_slow(&session.site().hostname)),
-            End::Closed(_) | End::StartTls | End::Lost(_) | End::NoTls(_) => Ok(()),
-        };
-        wire.close();
-        Ok(end)
-    }
-
-    fn handshake_time(&self) -> Duration {
-        HANDSHAKE_TIME.min(self.shared.timeout)
-    }
-
-    fn greet_and_converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
-        wire.reply(&session.greet().reply)?;
         self.converse(wire, session)
     }
 
-    /// Do what comes next, then reply: that is all a server does.
-    fn converse(&self, wire: &mut Wire, session: &mut Session) -> Result<End, Lost> {
-        let mut next = Next::Command;
+    /// Reply, then do what comes next: that is all a server does.
+    fn converse(&mut self, mut wire: Wire, mut session: Session) -> Result<Farewell, Cut> {
+        let mut step = session.greet();
         loop {
-            let step = match next {
-                Next::Command if self.shared.is_stopping() => return Ok(End::Stopping),
-                Next::Command => self.answer(wire, session)?,
-                Next::Message(envelope) => {
-                    let outcome = receive(wire, session, envelope, self.client, self.shared)?;
-                    let age = self.start.elapsed();
-                    session.set_outside(Outside { age, ..Outside::default() });
-                    session.message_ended(&outcome)
+            self.log(step.note.as_ref());
+            let said = wire.pause(step.pause).and_then(|()| wire.reply(&step.reply));
+            let answer = match (said, step.next) {
+                (Err(lost), _) => Err(self.cut(lost)),
+                (Ok(()), Next::Command) => self.answer(&mut wire, &mut session),
+                (Ok(()), Next::Message(envelope)) => {
+                    self.receive(&mut wire, &mut session, envelope)
                 }
-                Next::StartTls => return Ok(End::StartTls),
-                Next::Close(farewell) => return Ok(End::Closed(farewell)),
+                (Ok(()), Next::StartTls) => {
+                    // Without a handshake nothing more is said: never go on in clear.
+                    wire = self.start_tls(wire)?;
+                    session = session.after_handshake();
+                    self.answer(&mut wire, &mut session)
+                }
+                (Ok(()), Next::Close(farewell)) => {
+                    wire.close(self.linger(farewell, &session));
+                    return Ok(farewell);
+                }
             };
-            if let Some(note) = &step.note {
-                self.log(note);
-            }
-            if !step.pause.is_zero() {
-                wire.flush()?;
-                thread::sleep(step.pause);
-            }
-            wire.reply(&step.reply)?;
-            next = step.next;
+            step = match answer {
+                Ok(step) => step,
+                Err(cut) => return Err(self.part(wire, &session, cut)),
+            };
         }
     }
 
+    /// Encrypts the connection. Without a handshake it is closed.
+    fn start_tls(&mut self, wire: Wire) -> Result<Wire, Cut> {
+        let limit = HANDSHAKE_TIME.min(self.shared.timeout);
+        let wire = wire.start_tls(self.shared.acceptor(), limit).map_err(Cut::NoTls)?;
+        self.encryption = wire.encryption().map_or(String::new(), |how| format!(", {how}"));
+        Ok(wire)
+    }
+
     /// Reads one line and asks the session for the answer.
-    fn answer(&self, wire: &mut Wire, session: &mut Session) -> Result<Step, Lost> {
-        let line = match wire.read_line(session.line_limit()) {
-            Ok(line) => line,
-            Err(LineError::Bad(why)) => {
-                if let Some(trace) = &self.trace {
-                    trace.client(&format!("({why})"));
-                }
-                session.set_outside(self.outside(wire, session));
-                return Ok(session.bad_line(why));
-            }
-            Err(LineError::Lost(lost)) => return Err(lost),
-        };
-        if let Some(trace) = &self.trace {
-            trace.client(&session.shown(line));
+    fn answer(&self, wire: &mut Wire, session: &mut Session) -> Result<Step, Cut> {
+        if self.shared.is_stopping() {
+            return Err(Cut::Stopping);
         }
-        // A copy, because what else has arrived is asked of the wire as well.
-        let line = line.to_vec();
+        match wire.read_line(session.line_limit()) {
+            Ok(()) => {
+                session.set_outside(self.outside(wire, session));
+                self.show(&session.shown(wire.line()));
+                Ok(session.line(wire.line()))
+            }
+            Err(LineError::Bad(why)) => {
+                session.set_outside(self.outside(wire, session));
+                self.show(&format!("({why})"));
+                Ok(session.bad_line(why))
+            }
+            Err(LineError::Lost(lost)) => Err(self.cut(lost)),
+        }
+    }
+
+    /// Receives a message and tells the session what became of it.
+    fn receive(
+        &self,
+        wire: &mut Wire,
+        session: &mut Session,
+        envelope: Envelope,
+    ) -> Result<Step, Cut> {
+        let outcome = receive(wire, session, envelope, self.client, self.shared);
+        let outcome = outcome.map_err(|lost| self.cut(lost))?;
         session.set_outside(self.outside(wire, session));
-        Ok(session.line(&line))
+        Ok(session.message_ended(&outcome))
+    }
+
+    /// A shutdown ends our input; that is how a thread that waits for it hears of it.
+    fn cut(&self, lost: Lost) -> Cut {
+        match lost {
+            Lost::Gone if self.client.is_seen_out() => Cut::Stopping,
+            lost => Cut::Lost(lost),
+        }
     }
 
     /// What the session cannot see by itself.
@@ -175,14 +173,47 @@ impl Talk<'_> {
         }
     }
 
-    fn log(&self, note: &Note) {
+    fn log(&self, note: Option<&Note>) {
         match note {
-            Note::Refused(_) | Note::LoggedIn(_) => log::info!("{}: {note}", self.client),
-            Note::LoginFailed => {
-                log::warn!("{}: {note}", self.client);
-                self.shared.failures.count(self.client.address.ip(), Instant::now());
+            Some(note @ (Note::Refused(_) | Note::LoggedIn(_))) => {
+                log::info!("{}: {note}", self.client);
             }
+            Some(note @ Note::LoginFailed) => {
+                log::warn!("{}: {note}", self.client);
+                self.shared.failures.record(self.client.address.ip(), Instant::now());
+            }
+            None => {}
         }
+    }
+
+    fn show(&self, line: &str) {
+        if let Some(trace) = &self.trace {
+            trace.client(line);
+        }
+    }
+
+    /// How long a client is heard after our last reply. One that is in the middle of a
+    /// message reads that only when it has sent all of it.
+    fn linger(&self, farewell: Farewell, session: &Session) -> Linger {
+        match farewell {
+            Farewell::Smuggling => {
+                Linger { time: self.shared.timeout, octets: session.site().max_size }
+            }
+            _ => Linger::SHORT,
+        }
+    }
+
+    /// Ends a session that was cut short: says why, if anybody may still hear it.
+    fn part(&self, mut wire: Wire, session: &Session, cut: Cut) -> Cut {
+        let hostname = &session.site().hostname;
+        // These replies are the last: if they cannot be sent, nothing else can.
+        let _ = match &cut {
+            Cut::Stopping => wire.reply(&reply::stopping(hostname)),
+            Cut::Lost(Lost::Late) => wire.reply(&reply::too_slow(hostname)),
+            Cut::Lost(_) | Cut::NoTls(_) => Ok(()),
+        };
+        wire.close(Linger::SHORT);
+        cut
     }
 }
 
@@ -201,14 +232,12 @@ pub fn random_octets<const COUNT: usize>() -> [u8; COUNT] {
     octets
 }
 
-impl Display for End {
+impl Display for Cut {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
-            End::Closed(farewell) => farewell.fmt(f),
-            End::StartTls => f.write_str("STARTTLS"),
-            End::Stopping => f.write_str("the server is shutting down"),
-            End::NoTls(error) => error.fmt(f),
-            End::Lost(lost) => lost.fmt(f),
+            Cut::Stopping => f.write_str("the server is shutting down"),
+            Cut::NoTls(error) => error.fmt(f),
+            Cut::Lost(lost) => lost.fmt(f),
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Failures {
 
 impl Failures {
     /// One more failure of this address.
-    pub fn count(&self, address: IpAddr, now: Instant) {
+    pub fn record(&self, address: IpAddr, now: Instant) {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if by_address.len() >= ADDRESSES {
             by_address.retain(|_, times| times.last().is_some_and(|time| is_recent(*time, now)));
@@ -72,7 +72,7 @@ mod tests {
         let start = Instant::now();
         for number in 0..25 {
             assert_eq!(failures.is_blocked(bad, start), number >= LIMIT, "{number}");
-            failures.count(bad, start);
+            failures.record(bad, start);
         }
         assert!(!failures.is_blocked(good, start));
         assert!(failures.is_blocked(bad, start + MEMORY - Duration::from_secs(1)));
@@ -84,7 +84,7 @@ mod tests {
         let failures = Failures::default();
         let start = Instant::now();
         for number in 0..ADDRESSES as u32 + 5 {
-            failures.count(IpAddr::V4(number.into()), start);
+            failures.record(IpAddr::V4(number.into()), start);
         }
         assert!(failures.by_address.lock().unwrap().len() <= ADDRESSES);
     }

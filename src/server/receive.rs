@@ -12,8 +12,8 @@ use std::io;
 
 use jiff::Timestamp;
 
-use crate::server::Shared;
 use crate::server::clients::Client;
+use crate::server::shared::Shared;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::session::{Envelope, Outcome, Recipient, Role, Session};
 use crate::smtp::text::printable;
@@ -23,7 +23,7 @@ use crate::store::envelope::entries;
 use crate::store::header::Submission;
 use crate::store::spool::{MessageName, Origin};
 use crate::store::trace::{TraceFields, date};
-use crate::wire::body::{Piece, Unstuffer};
+use crate::wire::body::{Cleaned, Then, Unstuffer};
 use crate::wire::lines::{Lost, Wire};
 
 /// More `Received` fields than this are a loop (RFC 5321 section 6.3 asks for at
@@ -42,12 +42,37 @@ pub fn receive(
     let _sending = client.begin_sending();
     let when = Timestamp::now();
     let name = shared.spool.new_name(when);
+    let failed = |error| fault(&error, &name, client);
+    let mut draft = begin(wire, session, &envelope, client, shared, &name, when).map_err(failed);
+    let octets = read_to_end(wire, session.site().max_size, &mut draft, failed)?;
+    let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
+    let outcome = match draft {
+        Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
+        Ok(draft) => store(draft, &name, when, envelope, shared).unwrap_or_else(failed),
+        Err(outcome) => outcome,
+    };
+    log_outcome(&outcome, octets, &from, count, session, client);
+    Ok(outcome)
+}
+
+/// A draft with our own fields in it, and nothing of the message yet.
+fn begin(
+    wire: &Wire,
+    session: &Session,
+    envelope: &Envelope,
+    client: &Client,
+    shared: &Shared,
+    name: &MessageName,
+    when: Timestamp,
+) -> io::Result<Draft> {
+    let encryption = wire.encryption();
     let fields = TraceFields {
         reverse_path: &envelope.reverse_path,
         client_name: session.client_name(),
         client_address: client.address.ip(),
         hostname: &session.site().hostname,
-        protocol: session.protocol(&envelope),
+        protocol: session.protocol(envelope),
+        encryption: encryption.as_deref(),
         id: &name.id,
         only_recipient: envelope.only_address(),
         when,
@@ -60,46 +85,41 @@ pub fn receive(
             message_id: format!("<{}@{}>", name.id, session.site().hostname),
         }),
     };
-    let draft = shared.spool.draft(&name, &fields.to_text(), submission.as_ref());
-    let mut draft = draft.map_err(|error| fault(&error, &name, client));
+    shared.spool.draft(name, &fields.to_text(), submission.as_ref())
+}
 
+/// Reads a message to its end, into the draft as long as there is one, and says how
+/// large it was. A draft that cannot be used goes at once, and its room on disk with it.
+fn read_to_end(
+    wire: &mut Wire,
+    max_size: u64,
+    draft: &mut Result<Draft, Outcome>,
+    failed: impl Fn(io::Error) -> Outcome,
+) -> Result<u64, Lost> {
     let mut unstuffer = Unstuffer::default();
-    wire.begin_message()?;
+    wire.begin_message();
     loop {
-        let (taken, piece) = unstuffer.next(wire.message()?);
-        let is_over = match piece {
-            Piece::Text(text) => {
-                if let Ok(open) = &mut draft
-                    && let Err(error) = open.write(text)
-                {
-                    draft = Err(fault(&error, &name, client));
-                }
-                false
-            }
-            Piece::End => true,
-            Piece::BareNewline => {
-                draft = Err(Outcome::BareNewline);
-                true
-            }
-        };
-        wire.consume(taken);
-        if is_over {
-            break;
+        let Cleaned { text, taken, then } = unstuffer.clean(wire.arrived()?);
+        if let Ok(open) = draft
+            && let Err(error) = open.write(text)
+        {
+            *draft = Err(failed(error));
         }
-        // Dropping the draft gives the room on disk back at once.
-        if unstuffer.octets() > session.site().max_size {
-            draft = Err(Outcome::TooBig);
+        wire.take(taken);
+        if unstuffer.octets() > max_size {
+            *draft = Err(Outcome::TooBig);
+        }
+        match then {
+            Then::More => {}
+            Then::Complete => break,
+            Then::BareNewline => {
+                *draft = Err(Outcome::BareNewline);
+                break;
+            }
         }
     }
-    wire.end_message(unstuffer.octets());
-    let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
-    Ok(match draft {
-        Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
-        Ok(draft) => store(draft, &name, when, envelope, shared)
-            .unwrap_or_else(|error| fault(&error, &name, client)),
-        Err(outcome) => outcome,
-    })
-    .inspect(|outcome| log_outcome(outcome, unstuffer.octets(), &from, count, session, client))
+    wire.end_message(unstuffer.octets())?;
+    Ok(unstuffer.octets())
 }
 
 /// Whether a message came round: it has passed too many servers, or an alias that it is

@@ -23,10 +23,6 @@ const DOMAIN_LIMIT: usize = 253;
 /// RFC 1035 section 2.3.4: a label of a domain name.
 const LABEL_LIMIT: usize = 63;
 
-/// What the mapping of UTS 46 must not bring into a name, as it makes `@` of a wide
-/// `＠`: all of printable ASCII but letters, digits, `-`, `_` and the dot.
-const NOT_IN_NAMES: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
-
 /// An address: `local-part@domain`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
@@ -177,12 +173,13 @@ pub fn ascii_domain(name: &str) -> Option<String> {
     let ascii = if name.is_ascii() {
         name.to_ascii_lowercase()
     } else {
-        // Lengths are looked at below, where names in ASCII come too.
-        let (hyphens, lengths) = (Hyphens::CheckFirstLast, DnsLength::Ignore);
-        let mapped = Uts46::new().to_ascii(name.as_bytes(), NOT_IN_NAMES, hyphens, lengths);
+        // Lengths and ASCII are looked at below, where names in ASCII come too.
+        let (anything, hyphens) = (AsciiDenyList::EMPTY, Hyphens::CheckFirstLast);
+        let mapped = Uts46::new().to_ascii(name.as_bytes(), anything, hyphens, DnsLength::Ignore);
         mapped.ok()?.into_owned()
     };
-    // `split` gives one empty label for an empty name, so that fails too.
+    // `split` gives one empty label for an empty name, so that fails too. The mapping may
+    // have made any ASCII, such as `@` of a wide `＠`, and `is_label` wants that of names.
     let is_name = ascii.len() <= DOMAIN_LIMIT && ascii.split('.').all(is_label);
     is_name.then_some(ascii)
 }

@@ -4,10 +4,16 @@
 //! file of its own, which lists names. Who makes, links or renames a file has to
 //! sync its folder as well.
 //!
-//! Every change of a name on the way of a letter goes through this file. So a test
-//! can stop between any two of them, as a `kill -9` would.
+//! Every change of a name and every sync on the way of a letter goes through this file.
+//! So a test can stop between any two of them, as a `kill -9` would, and it can work out
+//! what a power cut would leave of them (`disk/power.rs`).
 //!
 //! Book: docs/07-maildir.md.
+
+#[cfg(test)]
+pub mod power;
+#[cfg(test)]
+pub mod states;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -32,21 +38,55 @@ pub enum Way {
     Move,
 }
 
+/// What is about to be done to the disk.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// A new file.
+    Create(&'a Path),
+    /// A file with nothing in it, new or not.
+    Overwrite(&'a Path),
+    /// A new folder.
+    MakeFolder(&'a Path),
+    /// One more name for a file.
+    Link(&'a Path, &'a Path),
+    /// Another name in the place of the old one.
+    Rename(&'a Path, &'a Path),
+    /// A name goes, of a file or an empty folder.
+    Remove(&'a Path),
+    /// What was written to a file has to last.
+    SyncFile(&'a File),
+    /// The names in a folder have to last.
+    SyncFolder(&'a Path),
+}
+
+/// Tells a test of a change, and the test may let it fail. Outside of tests it is nothing.
+/// Syncs are told apart by the line that asks for them, hence `track_caller`.
+#[track_caller]
+fn announce(change: Change) -> io::Result<()> {
+    #[cfg(test)]
+    return power::announced(change);
+    #[cfg(not(test))]
+    {
+        let _ = change;
+        Ok(())
+    }
+}
+
 /// Makes a file that did not exist, and that only its owner can read and write.
 pub fn create_file(path: &Path) -> io::Result<File> {
-    power::spend()?;
+    announce(Change::Create(path))?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// The same, or the file of this name with nothing in it.
 pub fn overwrite_file(path: &Path) -> io::Result<File> {
-    power::spend()?;
+    announce(Change::Overwrite(path))?;
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Makes a folder that only its owner can enter; one that is there already is fine.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    power::spend()?;
+    announce(Change::MakeFolder(path))?;
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made,
@@ -55,21 +95,27 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 
 /// Gives a file one more name; a file that has it already stays.
 pub fn link(from: &Path, to: &Path) -> io::Result<()> {
-    power::spend()?;
+    announce(Change::Link(from, to))?;
     fs::hard_link(from, to)
 }
 
 /// Gives a file another name in the place of the one it has. A file that has the
 /// new name already is gone after it.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    power::spend()?;
+    announce(Change::Rename(from, to))?;
     fs::rename(from, to)
 }
 
 /// Takes a name away, and with its last name the file.
 pub fn remove_file(path: &Path) -> io::Result<()> {
-    power::spend()?;
+    announce(Change::Remove(path))?;
     fs::remove_file(path)
+}
+
+/// Takes an empty folder away.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    announce(Change::Remove(path))?;
+    fs::remove_dir(path)
 }
 
 /// Gives the file `from` the name `to`; it may have it already. Where two places
@@ -94,7 +140,7 @@ pub fn put(from: &Path, by: Way, to: &Path, temporary: &Path) -> io::Result<()> 
 fn copy(from: &Path, to: &Path, temporary: &Path) -> io::Result<()> {
     let mut file = overwrite_file(temporary)?;
     io::copy(&mut File::open(from)?, &mut file)?;
-    sync_file(&file, temporary)?;
+    sync_file(&file)?;
     rename(temporary, to)
 }
 
@@ -119,63 +165,18 @@ pub fn is_leftover(path: &Path, now: SystemTime) -> bool {
 
 /// Waits until what was written to a file is on disk. After an error the file must not
 /// be used: the system may have dropped what it could not write, and would say that
-/// all is well if it were asked again. `path` is where the file is now.
-pub fn sync_file(file: &File, _path: &Path) -> io::Result<()> {
+/// all is well if it were asked again.
+#[track_caller]
+pub fn sync_file(file: &File) -> io::Result<()> {
+    announce(Change::SyncFile(file))?;
     file.sync_all()
 }
 
 /// Waits until the names in a folder are on disk.
+#[track_caller]
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    power::spend()?;
+    announce(Change::SyncFolder(path))?;
     File::open(path)?.sync_all()
-}
-
-#[cfg(not(test))]
-mod power {
-    /// Outside of tests nothing stops by plan.
-    pub fn spend() -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The power of this thread's disk: once it is used up nothing changes any more,
-/// whatever the program tries, just as if it had been killed there.
-#[cfg(test)]
-pub mod power {
-    use std::cell::Cell;
-    use std::io;
-
-    thread_local! {
-        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-        static FAULT: Cell<usize> = const { Cell::new(0) };
-    }
-
-    /// Lets the change of this number fail, counted from 1, and no other.
-    pub fn fail_at(change: usize) {
-        FAULT.set(change);
-    }
-
-    /// Lets `changes` more changes happen, or with `None` any number.
-    pub fn set(changes: Option<usize>) {
-        LEFT.set(changes);
-    }
-
-    /// Uses one change up, or says that there is no power left.
-    pub fn spend() -> io::Result<()> {
-        let fault = FAULT.get();
-        FAULT.set(fault.saturating_sub(1));
-        if fault == 1 {
-            return Err(io::Error::other("a fault of the disk"));
-        }
-        match LEFT.get() {
-            Some(0) => Err(io::Error::other("the power is off")),
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -204,6 +205,14 @@ mod tests {
             assert!(put(&from, by, &root.path().join("missing/to"), &temporary).is_err());
             assert!(from.exists() && !temporary.exists(), "{by:?}");
         }
+    }
+
+    #[test]
+    fn a_sync_asks_the_system() {
+        // Which has nothing to sync here, and says so.
+        let nothing = Path::new("/dev/null");
+        assert!(sync_file(&File::open(nothing).unwrap()).is_err());
+        assert!(sync_folder(nothing).is_err());
     }
 
     #[test]

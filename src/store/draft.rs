@@ -67,7 +67,7 @@ impl Draft {
     pub fn sync(&mut self) -> io::Result<()> {
         self.header.finish(&mut self.file)?;
         self.file.flush()?;
-        sync_file(self.file.get_ref(), &self.path)
+        sync_file(self.file.get_ref())
     }
 
     /// What is known of the message for those who carry it on; complete after

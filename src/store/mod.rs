@@ -12,6 +12,8 @@ pub mod envelope;
 pub mod folder;
 pub mod header;
 pub mod maildir;
+#[cfg(test)]
+pub mod power_cut;
 pub mod queue;
 pub mod spool;
 pub mod text_file;

@@ -30,7 +30,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::store::disk::{
-    Way, is_leftover, make_folder, overwrite_file, put, remove_file, rename, sync_file, sync_folder,
+    Way, is_leftover, make_folder, overwrite_file, put, remove_file, remove_folder, rename,
+    sync_file, sync_folder,
 };
 use crate::store::envelope::{BadEnvelope, Entry};
 
@@ -74,7 +75,7 @@ impl Queue {
     /// Makes the folder, if it is missing.
     pub fn make(&self) -> io::Result<()> {
         make_folder(&self.folder)?;
-        self.folder.parent().map_or(Ok(()), sync_folder)
+        if let Some(spool) = self.folder.parent() { sync_folder(spool) } else { Ok(()) }
     }
 
     /// Finds out whether entries can be made: whether a name can move into the folder.
@@ -82,8 +83,8 @@ impl Queue {
     pub fn try_to_write(&self, probe: &str) -> io::Result<()> {
         let (from, to) = (self.tmp.join(probe), self.folder.join(probe));
         make_folder(&from)?;
-        fs::rename(&from, &to).inspect_err(|_| drop(fs::remove_dir(&from)))?;
-        fs::remove_dir(&to)
+        rename(&from, &to).inspect_err(|_| drop(remove_folder(&from)))?;
+        remove_folder(&to)
     }
 
     /// Prepares an entry of the message at `from`, which is complete and on disk. Nobody
@@ -91,7 +92,7 @@ impl Queue {
     pub fn prepare(&self, from: &Path, by: Way, id: &str, entry: &Entry) -> io::Result<()> {
         put(from, by, &self.path(id, "message"), &self.tmp.join(format!("{id}.message")))?;
         let file = self.write_envelope(id, entry)?;
-        sync_file(&file, &self.new_envelope(id))
+        sync_file(&file)
     }
 
     /// Names the envelope that was prepared: the commit. No worker sees the entry before
@@ -107,6 +108,7 @@ impl Queue {
     }
 
     /// Waits until the names of all entries are on disk.
+    #[track_caller]
     pub fn sync(&self) -> io::Result<()> {
         sync_folder(&self.folder)
     }
@@ -174,8 +176,8 @@ impl Queue {
             Err(why) => why.to_string(),
         };
         log::error!("queue entry {id}: {why}; its envelope is kept as {id}.bad");
+        // Not synced: if the entry comes back after a power cut, it is set aside once more.
         rename(&path, &self.path(id, "bad"))?;
-        self.sync()?;
         Ok(Claimed::Gone)
     }
 
@@ -255,9 +257,15 @@ impl Claim<'_> {
         self.queue.write_envelope(&self.id, &self.entry).map(drop)
     }
 
-    /// Makes the changes of the entry last.
+    /// Makes the changes of the entry last. The new envelope is written beside the queue and
+    /// takes the name of the old one: all of it appears, or nothing. It is locked before it
+    /// has the name, so nobody can claim it.
     pub fn save(&mut self) -> io::Result<()> {
-        self.envelope = self.name_new("envelope")?;
+        let file = self.queue.write_envelope(&self.id, &self.entry)?;
+        file.lock()?;
+        sync_file(&file)?;
+        rename(&self.queue.new_envelope(&self.id), &self.queue.path(&self.id, "envelope"))?;
+        self.envelope = file;
         self.queue.sync()
     }
 
@@ -275,22 +283,12 @@ impl Claim<'_> {
     }
 
     /// Ends the entry of a letter that can neither be delivered nor sent back. The
-    /// message stays, and its envelope as `.dead`, with what was said last.
-    pub fn bury(&self) -> io::Result<()> {
-        self.name_new("dead")?;
-        remove_file(&self.queue.path(&self.id, "envelope"))?;
-        self.queue.sync()
-    }
-
-    /// Writes the entry beside the queue and gives it a name there: all of it appears,
-    /// or nothing. It is locked before it has the name, so nobody can claim it.
-    fn name_new(&self, what: &str) -> io::Result<File> {
-        let file = self.queue.write_envelope(&self.id, &self.entry)?;
-        file.lock()?;
-        let path = self.queue.new_envelope(&self.id);
-        sync_file(&file, &path)?;
-        rename(&path, &self.queue.path(&self.id, what))?;
-        Ok(file)
+    /// message stays, and its envelope as `.dead`, with what was said last. That is one
+    /// change of names, so at no time the message is without either. It is not synced: an
+    /// entry that comes back after a power cut is buried once more.
+    pub fn bury(&mut self) -> io::Result<()> {
+        self.save()?;
+        rename(&self.queue.path(&self.id, "envelope"), &self.queue.path(&self.id, "dead"))
     }
 }
 

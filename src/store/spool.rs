@@ -31,7 +31,9 @@ use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
 use crate::smtp::text::printable;
-use crate::store::disk::{Way, is_full, is_leftover, make_folder, remove_file, sync_folder};
+use crate::store::disk::{
+    Way, is_full, is_leftover, make_folder, remove_file, remove_folder, sync_folder,
+};
 use crate::store::draft::Draft;
 use crate::store::envelope::{Entry, NextHop};
 use crate::store::folder::folder;
@@ -94,14 +96,7 @@ impl Spool {
             count: AtomicU64::new(0),
             known: Mutex::default(),
         };
-        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
-        let missing: Vec<&Path> = root.ancestors().take_while(is_missing).collect();
-        for folder in missing.into_iter().rev() {
-            make_folder(folder)?;
-            // A path without a parent is one name, in the folder we run in.
-            let parent = folder.parent().filter(|path| !path.as_os_str().is_empty());
-            sync_folder(parent.unwrap_or(Path::new(".")))?;
-        }
+        make_root(root)?;
         spool.make_folders()?;
         spool.try_to_write()?;
         spool.sweep(SystemTime::now())?;
@@ -290,7 +285,7 @@ impl Spool {
         for folder in [&self.tmp, &self.mail] {
             // One that is there was left by a process of our number.
             make_folder(&folder.join(&probe))?;
-            fs::remove_dir(folder.join(&probe))?;
+            remove_folder(&folder.join(&probe))?;
         }
         self.queue.try_to_write(&probe)
     }
@@ -318,6 +313,31 @@ impl Spool {
         // A panic elsewhere cannot leave a set half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the folder of the spool, and those above it that are missing, so that their names
+/// last. The lowest one that is there may have been made by a process that was killed
+/// before its sync; what is above that one was synced before it was made.
+fn make_root(root: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.is_dir();
+    let missing = root.ancestors().take_while(is_missing).count();
+    let folders: Vec<&Path> = root.ancestors().take(missing + 1).collect();
+    for folder in folders.into_iter().rev() {
+        // The first folder of a path has none above it.
+        let Some(parent) = folder.parent() else { continue };
+        let is_missing = is_missing(&folder);
+        if is_missing {
+            make_folder(folder)?;
+        }
+        // A path without a parent is one name, in the folder we run in.
+        let is_here = parent.as_os_str().is_empty();
+        let synced = sync_folder(if is_here { Path::new(".") } else { parent });
+        // Where we may not look we made nothing before.
+        if is_missing {
+            synced?;
+        }
+    }
+    Ok(())
 }
 
 /// One line for each recipient of a message that was taken.

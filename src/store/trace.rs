@@ -30,6 +30,9 @@ pub struct TraceFields<'a> {
     pub hostname: &'a str,
     /// `SMTP`, `ESMTP` and so on (RFC 3848).
     pub protocol: &'a str,
+    /// How the message was encrypted on its way here: protocol and cipher, as far as
+    /// they are known.
+    pub encryption: Option<&'a str>,
     /// The id of the message here.
     pub id: &'a str,
     /// The recipient, if there is only one. Among several, one may be a Bcc
@@ -46,11 +49,15 @@ impl TraceFields<'_> {
             Some(to) => format!("\n\tfor {to}"),
             None => String::new(),
         };
+        let encryption = match self.encryption {
+            Some(encryption) => format!(" ({encryption})"),
+            None => String::new(),
+        };
         // Escaped it may be four times as long, and a line has 998 octets (RFC 5322
         // section 2.1.1).
         let name: String = one_word(self.client_name).chars().take(NAME_LIMIT).collect();
         format!(
-            "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {} id {}{to};\n\t{}\n",
+            "Return-Path: {}\nReceived: from {} ({})\n\tby {} with {}{encryption} id {}{to};\n\t{}\n",
             self.reverse_path,
             name,
             address_literal(self.client_address),
@@ -73,6 +80,15 @@ mod tests {
     use super::*;
 
     fn fields(from: &str, only_recipient: Option<&str>, address: &str) -> String {
+        fields_under(None, from, only_recipient, address)
+    }
+
+    fn fields_under(
+        encryption: Option<&str>,
+        from: &str,
+        only_recipient: Option<&str>,
+        address: &str,
+    ) -> String {
         let (reverse_path, _) = ReversePath::parse(from).unwrap();
         let to = only_recipient.map(|to| ForwardPath::parse(to).unwrap().0);
         let fields = TraceFields {
@@ -81,6 +97,7 @@ mod tests {
             client_address: address.parse().unwrap(),
             hostname: "mx.host.example",
             protocol: "ESMTP",
+            encryption,
             id: "M1P2Q3",
             only_recipient: to.as_ref(),
             when: Timestamp::from_second(1_795_324_479).unwrap(),
@@ -104,6 +121,13 @@ mod tests {
     fn one_of_several_recipients_is_not_named() {
         let text = fields("<>", None, "192.0.2.1");
         assert!(!text.contains("for"), "{text}");
+    }
+
+    #[test]
+    fn the_encryption_is_a_comment_after_the_protocol() {
+        let text = fields_under(Some("TLSv1.3 TLS_AES_256_GCM_SHA384"), "<>", None, "192.0.2.1");
+        let comment = "with ESMTP (TLSv1.3 TLS_AES_256_GCM_SHA384) id M1P2Q3;\n";
+        assert!(text.contains(comment), "{text}");
     }
 
     #[test]

@@ -4,18 +4,18 @@
 //! the message that begins with a dot gets another one in front (RFC 5321
 //! section 4.5.2). On disk there are no such dots, and lines end with LF.
 //!
-//! In: octets as they arrive, cut anywhere. Out: slices of them, cleaned; or
-//! the end; or the news that a CR or LF stands alone. Such octets are where two
-//! servers can disagree about where a message ends, which lets a client smuggle
-//! a second message through the first server (CVE-2023-51764 and kin). Because
-//! none gets in, CRLF to LF can be undone octet for octet.
+//! In: octets as they arrive, cut anywhere. Out: the same octets cleaned, in the
+//! place where they lie, and whether that was the end, or a CR or LF that stands
+//! alone. Such octets are where two servers can disagree about where a message ends,
+//! which lets a client smuggle a second message through the first server
+//! (CVE-2023-51764 and kin). Because none gets in, CRLF to LF can be undone octet for
+//! octet.
 //!
-//! No input or output is done here, and nothing is allocated.
+//! No input or output is done here.
 //!
 //! Book: docs/06-bytes.md.
 
-/// How many octets are searched in one go.
-const BLOCK: usize = 16;
+use memchr::memchr2;
 
 /// Takes a message from its wire form to its file form.
 #[derive(Debug, Clone)]
@@ -39,14 +39,26 @@ enum At {
     Cr,
 }
 
-/// What was found at the start of some input.
+/// What some input was.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// Octets of the message, in file form. Perhaps none yet, after a dot or a CR.
-    Text(&'a [u8]),
-    /// The line with the single dot is over: the message is complete.
-    End,
-    /// A CR without LF, or an LF without CR. The message has no known end.
+pub struct Cleaned<'a> {
+    /// Octets of the message, in file form: none, perhaps, after a dot or a CR.
+    pub text: &'a [u8],
+    /// How many octets of the input they were. What follows them is not part of the
+    /// message.
+    pub taken: usize,
+    /// What comes after them.
+    pub then: Then,
+}
+
+/// How a message goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// With the next input.
+    More,
+    /// Not at all: the line with the single dot is over, the message is complete.
+    Complete,
+    /// Nobody knows: there was a CR without LF, or an LF without CR.
     BareNewline,
 }
 
@@ -57,32 +69,52 @@ impl Default for Unstuffer {
 }
 
 impl Unstuffer {
-    /// Reads one piece from the start of `input`, which must not be empty.
-    /// Gives how many octets it took (at least one) and what they were. After
-    /// `End` or `BareNewline` it must not be called again.
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Piece<'a>) {
-        let Some((&first, rest)) = input.split_first() else {
-            return (0, Piece::Text(b""));
-        };
-        let (at, taken, piece) = match (self.at, first) {
-            // A dot at the start of a line is never part of the message.
-            (At::LineStart, b'.') => (At::Dot, 1, Piece::Text(b"")),
-            (At::LineStart | At::Text, b'\r') => (At::Cr, 1, Piece::Text(b"")),
-            // The LF of a CR LF is the first octet of the next piece of text:
-            // that is how the CR disappears without copying anything.
-            (At::Cr, b'\n') => {
-                self.octets += 1; // the CR, now that we know it was part of a line end
-                match rest.first() {
-                    Some(b'.' | b'\r') | None => (At::LineStart, 1, text(input, 1)),
-                    Some(_) => return self.run(input, 1),
+    /// Cleans the next input of a message, and takes all of it unless the message ends
+    /// in it. What is kept moves to the front, so that it is one piece; what stands
+    /// after it in `input` is worth nothing then, up to what was not taken. After
+    /// `Complete` or `BareNewline` this must not be called again.
+    pub fn clean<'a>(&mut self, input: &'a mut [u8]) -> Cleaned<'a> {
+        let (mut taken, mut kept) = (0, 0);
+        let mut then = Then::More;
+        while let (Then::More, Some(&first)) = (then, input.get(taken)) {
+            // Where the machine is next, how many octets it takes, how many of them stay.
+            let (at, takes, keeps) = match (self.at, first) {
+                // A dot at the start of a line is never part of the message.
+                (At::LineStart, b'.') => (At::Dot, 1, 0),
+                (At::Dot, b'\r') => (At::DotCr, 1, 0),
+                (At::LineStart | At::Text, b'\r') => (At::Cr, 1, 0),
+                // A CR disappears, and the LF after it stands for both.
+                (At::Cr, b'\n') => {
+                    self.octets += 1;
+                    (At::LineStart, 1, 1)
                 }
-            }
-            (At::Dot, b'\r') => (At::DotCr, 1, Piece::Text(b"")),
-            (At::DotCr, b'\n') => (At::LineStart, 1, Piece::End),
-            (At::Cr | At::DotCr, _) | (_, b'\n') => (At::Text, 1, Piece::BareNewline),
-            (At::LineStart | At::Dot | At::Text, _) => return self.run(input, 0),
-        };
-        self.advance(at, taken, piece)
+                (At::DotCr, b'\n') => {
+                    then = Then::Complete;
+                    (At::LineStart, 1, 0)
+                }
+                (At::Cr | At::DotCr, _) | (_, b'\n') => {
+                    then = Then::BareNewline;
+                    (At::Text, 1, 0)
+                }
+                (At::LineStart | At::Dot | At::Text, _) => {
+                    let text = length_of_text(input, taken);
+                    match input.get_mut(taken + text..taken + text + 2) {
+                        // Most line ends are whole: two steps less for each line.
+                        Some([end, b'\n']) if *end == b'\r' => {
+                            *end = b'\n';
+                            self.octets += 1;
+                            (At::LineStart, text + 2, text + 1)
+                        }
+                        _ => (At::Text, text, text),
+                    }
+                }
+            };
+            input.copy_within(taken..taken + keeps, kept);
+            (self.at, taken, kept) = (at, taken + takes, kept + keeps);
+        }
+        self.octets += kept as u64;
+        let (text, _) = input.split_at(kept);
+        Cleaned { text, taken, then }
     }
 
     /// How large the message is so far: octets as sent, line ends as two, without
@@ -90,37 +122,12 @@ impl Unstuffer {
     pub fn octets(&self) -> u64 {
         self.octets
     }
-
-    /// Text up to the next CR or LF; the first `known` octets are text already.
-    fn run<'a>(&mut self, input: &'a [u8], known: usize) -> (usize, Piece<'a>) {
-        let tail = input.get(known..).unwrap_or_default();
-        let end = known + length_of_line(tail);
-        self.advance(At::Text, end, text(input, end))
-    }
-
-    fn advance<'a>(&mut self, at: At, taken: usize, piece: Piece<'a>) -> (usize, Piece<'a>) {
-        self.at = at;
-        if let Piece::Text(octets) = piece {
-            self.octets += octets.len() as u64;
-        }
-        (taken, piece)
-    }
 }
 
-/// How many octets stand before the first CR or LF. Whole blocks without either
-/// are skipped first: a search that may not stop inside a block is one that the
-/// processor does for many octets at once.
-fn length_of_line(text: &[u8]) -> usize {
-    let is_newline = |octet: &u8| matches!(octet, b'\r' | b'\n');
-    let blocks = text.chunks_exact(BLOCK);
-    let clear = blocks.take_while(|block| !block.iter().fold(false, |any, o| any | is_newline(o)));
-    let skipped = clear.count() * BLOCK;
-    let rest = text.get(skipped..).unwrap_or_default();
-    skipped + rest.iter().position(is_newline).unwrap_or(rest.len())
-}
-
-fn text(input: &[u8], end: usize) -> Piece<'_> {
-    Piece::Text(input.get(..end).unwrap_or(input))
+/// How many octets there are from `start` to the next CR or LF.
+fn length_of_text(input: &[u8], start: usize) -> usize {
+    let (_, text) = input.split_at(start);
+    memchr2(b'\r', b'\n', text).unwrap_or(text.len())
 }
 
 /// Takes a message from its file form to its wire form: what a client sends.
@@ -183,23 +190,18 @@ mod tests {
     fn read(input: &[u8], cuts: &[usize]) -> Read {
         let mut unstuffer = Unstuffer::default();
         let mut text = Vec::new();
-        let mut taken_in_all = 0;
         let mut start = 0;
         for &end in cuts.iter().chain([&input.len()]) {
-            let mut part = &input[start..end];
-            start = end;
-            while !part.is_empty() {
-                let (taken, piece) = unstuffer.next(part);
-                assert!(taken > 0);
-                taken_in_all += taken;
-                part = &part[taken..];
-                match piece {
-                    Piece::Text(octets) => text.extend_from_slice(octets),
-                    Piece::BareNewline => return Read::BareNewline,
-                    Piece::End => {
-                        let left = input.len() - taken_in_all;
-                        return Read::Message { text, octets: unstuffer.octets(), left };
-                    }
+            let mut part = input[start..end].to_vec();
+            let Cleaned { text: cleaned, taken, then } = unstuffer.clean(&mut part);
+            text.extend_from_slice(cleaned);
+            start += taken;
+            match then {
+                Then::More => assert_eq!(start, end, "all of it has to be taken"),
+                Then::BareNewline => return Read::BareNewline,
+                Then::Complete => {
+                    let left = input.len() - start;
+                    return Read::Message { text, octets: unstuffer.octets(), left };
                 }
             }
         }

@@ -1,24 +1,29 @@
 //! Command lines in, replies out, and a close that loses neither.
 //!
 //! In: a [`Stream`]. Out: lines that ended with CR LF, whatever way TCP cut
-//! them, and the reasons why others did not count. Replies are collected here
-//! and sent together: before we wait for input, beyond 4 KiB, at the close.
-//! Nothing else in the program knows that rule (PIPELINING, RFC 2920).
+//! them, and the reasons why others did not count.
+//!
+//! Replies are owed to the client first and sent later, several in one write
+//! (PIPELINING, RFC 2920). Here it is decided when, and nowhere else: before we wait
+//! for input, before anything else that can take long (a pause, a handshake, a
+//! message on its way to the disk), when more than 4 KiB are owed, and at the close.
 //!
 //! Left to others: what a line means (`smtp/`), and the inside of a message
-//! (`body.rs`; this file only lends its input buffer).
+//! (`body.rs`; this file only hands out what has arrived of it).
 //!
 //! Book: docs/06-bytes.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
+use std::thread;
 use std::time::Duration;
-
-use native_tls::TlsAcceptor;
 
 use crate::smtp::reply::Reply;
 use crate::smtp::session::BadLine;
+use crate::wire::buffer::Buffer;
+use crate::wire::socket::Linger;
 use crate::wire::stream::{Stream, TLS_HANDSHAKE, TlsError};
+use crate::wire::tls::Acceptor;
 use crate::wire::trace::Trace;
 
 /// Input buffer while we wait for commands. An idle client costs this much, and
@@ -30,10 +35,8 @@ const MESSAGE_BUFFER: usize = 64 * 1024;
 const MESSAGE_STRETCH: usize = 64 * 1024;
 /// Replies kept back before they are sent although more commands are waiting.
 const OWED_LIMIT: usize = 4 * 1024;
-/// How long a closing connection still takes in what the client sends …
-const LINGER_TIME: Duration = Duration::from_secs(2);
-/// … and how much of it.
-const LINGER_OCTETS: usize = 1024 * 1024;
+/// How long the last replies and the goodbye of TLS may take.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
 /// One connection, seen as lines and replies.
 #[derive(Debug)]
@@ -41,12 +44,11 @@ pub struct Wire {
     stream: Stream,
     /// How long one command line, one write, or 64 KiB of a message may take.
     patience: Duration,
-    /// `input[start..end]` has arrived and was not looked at yet.
-    input: Vec<u8>,
-    start: usize,
-    end: usize,
+    input: Buffer,
     /// The line that was read last; kept, so that its memory is used again.
     line: Vec<u8>,
+    /// A line held a bare CR or LF, so nobody knows where the next one begins.
+    has_lost_count: bool,
     /// Replies not sent yet.
     owed: Vec<u8>,
     /// Octets of the message since its deadline was renewed.
@@ -84,72 +86,87 @@ impl Wire {
         Wire {
             stream,
             patience,
-            input: vec![0; COMMAND_BUFFER],
-            start: 0,
-            end: 0,
+            input: Buffer::new(COMMAND_BUFFER),
             line: Vec::new(),
+            has_lost_count: false,
             owed: Vec::new(),
             stretch: 0,
             trace,
         }
     }
 
-    /// Reads one line of at most `limit` octets, CR LF included, and gives it
-    /// without them. An over-long line is skipped to its end in constant memory.
-    /// A last line without an end is not run: the client may have meant more.
-    pub fn read_line(&mut self, limit: usize) -> Result<&[u8], LineError> {
+    /// Reads one line of at most `limit` octets, CR LF included: [`Wire::line`] is what it
+    /// says. A line that is too long is skipped to its end in constant
+    /// memory. A last line without an end is not run: the client may have meant to
+    /// say more. After a bare CR or LF there are no more lines.
+    pub fn read_line(&mut self, limit: usize) -> Result<(), LineError> {
         self.line.clear();
-        // Replies go out before we wait, and get a deadline of their own. With a
-        // whole line at hand we do not wait: the client is pipelining.
-        if !self.waiting().contains(&b'\n') {
-            self.flush()?;
-        }
+        self.line.shrink_to(COMMAND_BUFFER);
         self.stream.set_deadline(self.patience);
-        while self.line.last() != Some(&b'\n') {
-            if self.start == self.end {
-                // What a message needed is too much for a client that waits.
-                self.input.truncate(COMMAND_BUFFER);
-                self.input.shrink_to_fit();
-                self.fill()?;
-            }
-            // The fields are borrowed one by one from here on, because `waiting()`
-            // would borrow all of `self` while `line` is written to.
-            let waiting = self.input.get(self.start..self.end).unwrap_or_default();
-            if self.line.is_empty() && waiting.first() == Some(&TLS_HANDSHAKE) {
+        while !self.has_lost_count {
+            if self.line.is_empty() && self.input.waiting().first() == Some(&TLS_HANDSHAKE) {
                 return Err(LineError::Bad(BadLine::Tls));
             }
-            let newline = waiting.iter().position(|octet| *octet == b'\n');
-            let taken = newline.map_or(waiting.len(), |at| at + 1);
-            self.line.extend_from_slice(waiting.get(..taken).unwrap_or_default());
-            self.start += taken;
-            // Only the fact that it is too long is kept, and the last octet.
-            if self.line.len() > limit {
-                self.line.drain(limit..self.line.len() - 1);
+            let is_whole = self.input.take_line(&mut self.line);
+            // CR LF and nothing else ends a line (RFC 5321 section 2.3.8).
+            self.has_lost_count =
+                has_bare_cr(&self.line) || (is_whole && !self.line.ends_with(b"\r\n"));
+            if is_whole || self.has_lost_count {
+                break;
             }
+            // Of a line that is too long the beginning is kept, and the newest octet,
+            // which may be the CR before the LF.
+            if self.line.len() > limit
+                && let Some(newest) = self.line.pop()
+            {
+                self.line.truncate(limit);
+                self.line.push(newest);
+            }
+            // What a message needed is too much for a client that waits.
+            self.input.resize(COMMAND_BUFFER);
+            self.wait()?;
         }
-        whole_line(&self.line, limit)
+        if self.has_lost_count {
+            return Err(LineError::Bad(BadLine::BareNewline));
+        }
+        if self.line.len() > limit {
+            return Err(LineError::Bad(BadLine::too_long(&self.line)));
+        }
+        if self.line.contains(&0) {
+            return Err(LineError::Bad(BadLine::Nul));
+        }
+        self.line.truncate(self.line.len() - b"\r\n".len());
+        Ok(())
     }
 
-    /// Whether something the client sent was not read yet.
+    /// The line that was read last, without its CR LF.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Whether the client has sent more than was read so far.
     pub fn has_input(&self) -> bool {
-        self.start < self.end
+        !self.input.is_empty()
     }
 
-    /// Sends what is owed and waits for the client's TLS handshake, at most
-    /// `limit`. What came before it in the clear is not carried over.
+    /// Waits for the client's TLS handshake, at most `limit`. What came before it in
+    /// the clear is not carried over. Without a handshake the connection is closed.
     pub fn start_tls(
         mut self,
-        acceptor: Option<TlsAcceptor>,
+        acceptor: Option<Acceptor>,
         limit: Duration,
     ) -> Result<Wire, TlsError> {
         let acceptor = acceptor.ok_or(TlsError::NoIdentity)?;
-        if self.has_input() {
-            return Err(TlsError::Injected);
-        }
         self.flush().map_err(|lost| TlsError::Handshake(lost.to_string()))?;
         self.stream.set_deadline(limit);
         let stream = self.stream.start_tls(&acceptor)?;
         Ok(Wire::new(stream, self.patience, self.trace))
+    }
+
+    /// How what is said here is encrypted: protocol and cipher, where the TLS
+    /// library tells; `None` in clear.
+    pub fn encryption(&self) -> Option<String> {
+        self.stream.encryption()
     }
 
     /// Owes the client a reply. It is sent at once only if much is owed already.
@@ -157,98 +174,100 @@ impl Wire {
         let before = self.owed.len();
         reply.write_to(&mut self.owed);
         if let Some(trace) = &self.trace {
-            trace.server(self.owed.get(before..).unwrap_or_default());
+            let (_, new) = self.owed.split_at(before);
+            trace.server(new);
         }
-        match self.owed.len() > OWED_LIMIT {
-            true => self.flush(),
-            false => Ok(()),
+        if self.owed.len() > OWED_LIMIT {
+            self.flush()?;
         }
+        Ok(())
     }
 
-    /// Sends what is owed. To be called before a pause.
-    pub fn flush(&mut self) -> Result<(), Lost> {
-        if !self.owed.is_empty() {
-            self.stream.set_deadline(self.patience);
-            let sent = self.stream.write_all(&self.owed);
-            // After an error too: the same replies must not be sent a second time.
-            self.owed.clear();
-            sent.map_err(|error| match error.kind() {
-                ErrorKind::TimedOut => Lost::Deaf,
-                _ => error.into(),
-            })?;
+    /// Lets the client wait.
+    pub fn pause(&mut self, time: Duration) -> Result<(), Lost> {
+        if !time.is_zero() {
+            self.flush()?;
+            thread::sleep(time);
         }
         Ok(())
     }
 
     /// From here to [`Wire::end_message`] the input is a message.
-    pub fn begin_message(&mut self) -> Result<(), Lost> {
-        self.flush()?;
+    pub fn begin_message(&mut self) {
         self.renew_stretch();
-        Ok(())
     }
 
-    /// What has arrived of the message and was not consumed; waits for at least
-    /// one octet.
-    pub fn message(&mut self) -> Result<&[u8], Lost> {
-        if self.start == self.end {
+    /// What has arrived of the message and was not taken; waits for at least one
+    /// octet. The caller may change it.
+    pub fn arrived(&mut self) -> Result<&mut [u8], Lost> {
+        if self.input.is_empty() {
             // The client sends faster than we read: a larger buffer means fewer reads.
-            if self.end == self.input.len() {
-                self.input.resize(MESSAGE_BUFFER, 0);
+            if self.input.was_filled() {
+                self.input.resize(MESSAGE_BUFFER);
             }
-            self.fill()?;
+            self.wait()?;
         }
-        Ok(self.waiting())
+        Ok(self.input.waiting())
     }
 
-    /// `count` octets of the message were dealt with.
-    pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.end);
+    /// The first `count` octets that have arrived were dealt with.
+    pub fn take(&mut self, count: usize) {
+        self.input.take(count);
         self.stretch += count;
         if self.stretch >= MESSAGE_STRETCH {
             self.renew_stretch();
         }
     }
 
-    /// The message had `octets`; commands follow. What the client has sent behind
-    /// it stays.
-    pub fn end_message(&mut self, octets: u64) {
+    /// The message had `octets`, and is going to be stored; commands follow. What the
+    /// client has sent after it stays.
+    pub fn end_message(&mut self, octets: u64) -> Result<(), Lost> {
         if let Some(trace) = &self.trace {
             trace.client(&format!("(a message of {octets} octets)"));
         }
+        // A client that did not wait for our 354 has not got it yet, and a disk may
+        // take long.
+        self.flush()
     }
 
-    /// Sends what is owed and closes, so that the client can still read it. A
-    /// plain close would answer octets on their way to us with a reset, and with
-    /// that the client's next write fails, and its system may throw away what it
-    /// has received and not read yet: our last reply.
-    pub fn close(mut self) {
-        self.stream.set_deadline(LINGER_TIME);
-        if self.stream.write_all(&self.owed).is_err() || self.stream.end_of_output().is_err() {
-            return;
+    /// Sends what is owed and closes, so that the client can still read it: says that
+    /// we write no more, and reads on within the limits of `linger`. A plain close
+    /// would answer octets on their way to us with a reset, and with that the client's
+    /// next write fails, and its system may throw away what it has received and not
+    /// read yet: our last reply.
+    pub fn close(mut self, linger: Linger) {
+        self.stream.set_deadline(GOODBYE_TIME);
+        let is_said = self.stream.write_all(&self.owed);
+        // Whoever did not take our replies has nothing to wait for.
+        if is_said.and_then(|()| self.stream.end_of_output()).is_ok() {
+            self.stream.socket().read_away(linger);
         }
-        let mut left = LINGER_OCTETS;
-        while left > 0 {
-            match self.stream.read_below(&mut self.input) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
-            }
-        }
     }
 
-    fn waiting(&self) -> &[u8] {
-        self.input.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn fill(&mut self) -> Result<(), Lost> {
-        self.start = 0;
-        self.end = 0;
-        match self.stream.read(&mut self.input)? {
+    /// Waits for input, and before that sends what is owed.
+    fn wait(&mut self) -> Result<(), Lost> {
+        self.flush()?;
+        match self.input.fill(&mut self.stream)? {
             0 => Err(Lost::Gone),
-            count => {
-                self.end = count;
-                Ok(())
-            }
+            _ => Ok(()),
         }
+    }
+
+    /// Sends what is owed. That has a deadline of its own, and so has what follows.
+    fn flush(&mut self) -> Result<(), Lost> {
+        if self.owed.is_empty() {
+            return Ok(());
+        }
+        self.stream.set_deadline(self.patience);
+        let sent = self.stream.write_all(&self.owed);
+        // After an error too: the same replies must not be sent a second time.
+        self.owed.clear();
+        sent.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => Lost::Deaf,
+            _ => error.into(),
+        })?;
+        self.stream.set_deadline(self.patience);
+        Ok(())
     }
 
     fn renew_stretch(&mut self) {
@@ -257,18 +276,10 @@ impl Wire {
     }
 }
 
-/// `line` without its CR LF, if it is one that may be run.
-fn whole_line(line: &[u8], limit: usize) -> Result<&[u8], LineError> {
-    if line.len() > limit {
-        return Err(LineError::Bad(BadLine::too_long(line)));
-    }
-    // CR LF and nothing else ends a line (RFC 5321 section 2.3.8).
-    match line.strip_suffix(b"\r\n") {
-        None => Err(LineError::Bad(BadLine::BareNewline)),
-        Some(text) if text.contains(&b'\r') => Err(LineError::Bad(BadLine::BareNewline)),
-        Some(text) if text.contains(&0) => Err(LineError::Bad(BadLine::Nul)),
-        Some(text) => Ok(text),
-    }
+/// Whether a CR has something else than LF after it. One at the very end may still
+/// get its LF.
+fn has_bare_cr(line: &[u8]) -> bool {
+    memchr::memchr_iter(b'\r', line).any(|at| line.get(at + 1).is_some_and(|next| *next != b'\n'))
 }
 
 impl From<Lost> for LineError {
@@ -303,6 +314,7 @@ mod tests {
     use super::*;
     use crate::smtp::reply;
     use crate::wire::socket::Socket;
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
 
@@ -320,24 +332,15 @@ mod tests {
     /// What `read_line` gives, in one word for comparing.
     fn next(wire: &mut Wire) -> String {
         match wire.read_line(LIMIT) {
-            Ok(line) => String::from_utf8_lossy(line).into_owned(),
+            Ok(()) => String::from_utf8_lossy(wire.line()).into_owned(),
             Err(error) => format!("{error:?}"),
         }
     }
 
     #[test]
     fn lines_are_the_same_however_the_octets_are_cut() {
-        let input = b"EHLO a\r\nNOOP\r\n\r\nbare\nMAIL\rFROM\r\nnul\0\r\nQUIT\r\n";
-        let lines = [
-            "EHLO a",
-            "NOOP",
-            "",
-            "Bad(BareNewline)",
-            "Bad(BareNewline)",
-            "Bad(Nul)",
-            "QUIT",
-            "Lost(Gone)",
-        ];
+        let input = b"EHLO a\r\nNOOP\r\n\r\nnul\0\r\nQUIT\r\n";
+        let lines = ["EHLO a", "NOOP", "", "Bad(Nul)", "QUIT", "Lost(Gone)"];
         for part in [1, 2, 3, 7, input.len()] {
             let (mut wire, mut peer) = pair();
             let sender = std::thread::spawn(move || {
@@ -353,16 +356,45 @@ mod tests {
     }
 
     #[test]
+    fn nothing_after_a_bare_newline_is_a_line_however_the_octets_are_cut() {
+        let long = "x".repeat(5 * LIMIT);
+        for bare in [
+            "MAIL FROM:<a@b.example>\nRCPT TO:<c@d.example>",
+            "MAIL\rFROM",
+            "MAIL FROM:<a@b.example>\r\r",
+            &format!("{long}\nRSET"),
+            &format!("{long}\rRSET"),
+        ] {
+            let input = format!("NOOP\r\n{bare}\r\nQUIT\r\n").into_bytes();
+            for part in [1, 2, 3, 7, input.len()] {
+                let (mut wire, mut peer) = pair();
+                let input = input.clone();
+                let sender = std::thread::spawn(move || {
+                    // The server may be gone before the last of them.
+                    input.chunks(part).all(|octets| peer.write_all(octets).is_ok())
+                });
+                assert_eq!(next(&mut wire), "NOOP");
+                for _ in 0..3 {
+                    assert_eq!(next(&mut wire), "Bad(BareNewline)", "{bare:?} in parts of {part}");
+                }
+                drop(wire);
+                sender.join().unwrap();
+            }
+        }
+    }
+
+    #[test]
     fn the_limit_counts_the_line_end_and_a_longer_line_is_skipped_whole() {
         let (mut wire, mut peer) = pair();
-        for length in [LIMIT - 2, LIMIT - 1, 50_000] {
+        for length in [LIMIT - 2, LIMIT - 1, LIMIT, 50_000] {
             peer.write_all("x".repeat(length).as_bytes()).unwrap();
             peer.write_all(b"\r\n").unwrap();
         }
         peer.write_all(b"NOOP\r\n").unwrap();
         assert_eq!(next(&mut wire), "x".repeat(LIMIT - 2));
-        assert_eq!(next(&mut wire), "Bad(TooLong)");
-        assert_eq!(next(&mut wire), "Bad(TooLong)");
+        for _ in 0..3 {
+            assert_eq!(next(&mut wire), "Bad(TooLong)");
+        }
         assert!(wire.line.capacity() <= LIMIT + COMMAND_BUFFER * 2, "{}", wire.line.capacity());
         assert_eq!(next(&mut wire), "NOOP");
     }
@@ -409,15 +441,45 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_owed_while_a_client_has_to_wait() {
+        let (mut wire, mut peer) = pair();
+        wire.reply(&reply::ok()).unwrap();
+        wire.pause(Duration::from_millis(1)).unwrap();
+        assert!(wire.owed.is_empty());
+        wire.reply(&reply::send_message()).unwrap();
+        peer.write_all(b"x").unwrap();
+        wire.begin_message();
+        wire.arrived().unwrap();
+        assert!(wire.owed.is_empty(), "a client waits for the 354");
+    }
+
+    #[test]
+    fn a_client_that_did_not_wait_for_the_354_has_it_before_its_message_is_stored() {
+        let (mut wire, mut peer) = pair();
+        peer.write_all(b"DATA\r\nx").unwrap();
+        assert_eq!(next(&mut wire), "DATA");
+        while !wire.has_input() {
+            wire.wait().unwrap();
+        }
+        wire.reply(&reply::send_message()).unwrap();
+        wire.begin_message();
+        assert_eq!(wire.arrived().unwrap(), b"x");
+        wire.take(1);
+        assert!(!wire.owed.is_empty());
+        wire.end_message(1).unwrap();
+        assert!(wire.owed.is_empty());
+    }
+
+    #[test]
     fn what_follows_a_message_in_the_same_write_is_still_there() {
         let (mut wire, mut peer) = pair();
         let tail = "NOOP\r\n".repeat(1000);
         peer.write_all(format!("x{tail}").as_bytes()).unwrap();
         drop(peer);
-        wire.begin_message().unwrap();
-        assert_eq!(wire.message().unwrap().first(), Some(&b'x'));
-        wire.consume(1);
-        wire.end_message(1);
+        wire.begin_message();
+        assert_eq!(wire.arrived().unwrap().first(), Some(&b'x'));
+        wire.take(1);
+        wire.end_message(1).unwrap();
         for _ in 0..1000 {
             assert_eq!(next(&mut wire), "NOOP");
         }

@@ -15,12 +15,13 @@
 //! Book: docs/13-the-client-side.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 use native_tls::TlsConnector;
 
 use crate::smtp::reply::{Reply, ReplyError, ReplyParser};
+use crate::wire::buffer::Buffer;
 use crate::wire::stream::{Stream, TlsError};
 
 /// Input buffer: most replies fit into it several times.
@@ -33,10 +34,7 @@ const LINE_LIMIT: usize = 4096;
 #[derive(Debug)]
 pub struct Replies {
     stream: Stream,
-    /// `input[start..end]` has arrived and was not looked at yet.
-    input: Vec<u8>,
-    start: usize,
-    end: usize,
+    input: Buffer,
 }
 
 /// Why there is no reply. The connection is of no more use: nobody knows which
@@ -62,12 +60,12 @@ pub enum NoReply {
 impl Replies {
     /// Over a connection on which nothing was read yet.
     pub fn new(stream: Stream) -> Replies {
-        Replies { stream, input: vec![0; BUFFER], start: 0, end: 0 }
+        Replies { stream, input: Buffer::new(BUFFER) }
     }
 
     /// Sends `octets`, all of them within `limit`.
     pub fn send(&mut self, octets: &[u8], limit: Duration) -> Result<(), NoReply> {
-        if self.has_input() {
+        if !self.input.is_empty() {
             return Err(NoReply::Early);
         }
         self.stream.set_deadline(limit);
@@ -100,7 +98,7 @@ impl Replies {
         host: &str,
         limit: Duration,
     ) -> Result<Replies, TlsError> {
-        if self.has_input() {
+        if !self.input.is_empty() {
             return Err(TlsError::Injected);
         }
         self.stream.set_deadline(limit);
@@ -114,43 +112,26 @@ impl Replies {
 
     /// Whether something was read that nobody has asked for yet.
     pub fn has_input(&self) -> bool {
-        self.start < self.end
+        !self.input.is_empty()
     }
 
     /// One line without its end. CR LF or LF alone will do: a message cannot be
     /// smuggled in a reply, and old servers are careless.
     fn line(&mut self) -> Result<Vec<u8>, NoReply> {
         let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            if !self.has_input() {
-                self.fill()?;
+        while !self.input.take_line(&mut line) && line.len() <= LINE_LIMIT {
+            if self.input.fill(&mut self.stream)? == 0 {
+                return Err(NoReply::Closed);
             }
-            let waiting = self.input.get(self.start..self.end).unwrap_or_default();
-            let newline = waiting.iter().position(|octet| *octet == b'\n');
-            let taken = newline.map_or(waiting.len(), |at| at + 1);
-            line.extend_from_slice(waiting.get(..taken).unwrap_or_default());
-            self.start += taken;
-            if line.len() > LINE_LIMIT {
-                return Err(NoReply::LineTooLong);
-            }
+        }
+        if line.len() > LINE_LIMIT {
+            return Err(NoReply::LineTooLong);
         }
         line.pop();
         if line.last() == Some(&b'\r') {
             line.pop();
         }
         Ok(line)
-    }
-
-    fn fill(&mut self) -> Result<(), NoReply> {
-        self.start = 0;
-        self.end = 0;
-        match self.stream.read(&mut self.input)? {
-            0 => Err(NoReply::Closed),
-            count => {
-                self.end = count;
-                Ok(())
-            }
-        }
     }
 }
 

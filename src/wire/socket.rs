@@ -13,7 +13,7 @@
 //! Book: docs/08-threads.md.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,29 @@ pub struct Socket {
     write_timeout: Duration,
 }
 
+/// How long a connection that we have closed is still read, so that the other side
+/// comes to read what we said last.
+#[derive(Debug, Clone, Copy)]
+pub struct Linger {
+    /// For that long in all, and not once nothing has come for two seconds.
+    pub time: Duration,
+    /// This many octets at most.
+    pub octets: u64,
+}
+
 /// The time-outs of the system follow the deadline in this many steps.
 const STEPS: u32 = 64;
+/// As good as no limit; the clock itself ends somewhere.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Whoever sends nothing for that long has nothing under way.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How much is read at a time and thrown away.
+const AWAY: usize = 16 * 1024;
+
+impl Linger {
+    /// Enough for what was on its way, too little to keep a thread busy.
+    pub const SHORT: Linger = Linger { time: SILENCE, octets: 1024 * 1024 };
+}
 
 impl Socket {
     /// `tcp` with `limit` from now as its first deadline.
@@ -50,13 +70,12 @@ impl Socket {
 
     /// Everything from here on has to be done within `limit`.
     pub fn set_deadline(&mut self, limit: Duration) {
-        // A limit of many years is as good as none; the clock itself ends somewhere.
         self.limit = limit.min(FAR);
         self.deadline = Instant::now() + self.limit;
     }
 
     /// Waits for one octet and leaves it where it is.
-    pub fn first_octet(&mut self) -> io::Result<u8> {
+    pub fn peek_octet(&mut self) -> io::Result<u8> {
         let mut octet = [0];
         loop {
             self.update_read_timeout()?;
@@ -71,7 +90,27 @@ impl Socket {
 
     /// Tells the peer that we write no more; it can still read what we wrote.
     pub fn end_of_output(&self) -> io::Result<()> {
-        self.tcp.shutdown(std::net::Shutdown::Write)
+        self.tcp.shutdown(Shutdown::Write)
+    }
+
+    /// The same connection once more, for whoever gives this one away.
+    pub fn share(&self) -> Socket {
+        Socket::new(Arc::clone(&self.tcp), self.limit)
+    }
+
+    /// After the end of our output: reads and forgets what the peer still sends, until
+    /// it closes as well or `linger` is used up.
+    pub fn read_away(&mut self, linger: Linger) {
+        let start = Instant::now();
+        let mut left = linger.octets;
+        let mut buffer = vec![0; AWAY];
+        while left > 0 {
+            self.set_deadline(SILENCE.min(linger.time.saturating_sub(start.elapsed())));
+            match self.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count as u64),
+            }
+        }
     }
 
     fn update_read_timeout(&mut self) -> io::Result<()> {
@@ -87,7 +126,8 @@ impl Socket {
     fn timeout(&self) -> io::Result<Duration> {
         let step = self.limit / STEPS;
         let left = self.deadline.saturating_duration_since(Instant::now());
-        // Zero means "no time-out" to the operating system, so it must not get there.
+        // Zero means "no time-out" to the operating system, so it must not get there. A
+        // limit that is too short for 64 steps is over as well as begun.
         if left.is_zero() || step.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -183,6 +223,29 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
+    /// A peer that sends `octets` as fast as it can, and how many of them it was rid of.
+    fn sent_while_lingering(linger: Linger, octets: usize) -> usize {
+        let (mut socket, mut peer) = pair();
+        let sender = std::thread::spawn(move || {
+            let parts = 0..octets / 1000;
+            parts.take_while(|_| peer.write_all(&[b'x'; 1000]).is_ok()).count() * 1000
+        });
+        socket.end_of_output().unwrap();
+        socket.read_away(linger);
+        drop(socket);
+        sender.join().unwrap()
+    }
+
+    #[test]
+    fn what_still_comes_is_read_for_as_long_and_as_much_as_the_limit_says() {
+        let minute = Duration::from_secs(60);
+        let much = 20_000_000;
+        let all = Linger { time: minute, octets: much as u64 };
+        assert_eq!(sent_while_lingering(all, much), much);
+        assert!(sent_while_lingering(Linger { octets: 1000, ..all }, much) < much);
+        assert!(sent_while_lingering(Linger { time: Duration::ZERO, ..all }, much) < much);
+    }
+
     /// On Linux a call with a time-out does not go on by itself after a stop.
     #[test]
     #[cfg(target_os = "linux")]
@@ -201,7 +264,7 @@ mod tests {
         let calls = [
             wait(|socket| socket.write(&[b'x'; 1 << 16]).map(drop)),
             wait(|socket| socket.read(&mut [0]).map(drop)),
-            wait(|socket| socket.first_octet().map(drop)),
+            wait(|socket| socket.peek_octet().map(drop)),
         ];
         let me = std::process::id().to_string();
         for _ in 0..20 {

@@ -10,9 +10,10 @@ use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use native_tls::{HandshakeError, TlsAcceptor, TlsConnector, TlsStream};
+use native_tls::{HandshakeError, TlsConnector, TlsStream};
 
-use crate::wire::socket::Socket;
+use crate::wire::socket::{Linger, Socket};
+use crate::wire::tls::{Acceptor, Server};
 
 /// Every TLS connection begins with this octet, and no command does.
 pub const TLS_HANDSHAKE: u8 = 0x16;
@@ -22,15 +23,17 @@ pub const TLS_HANDSHAKE: u8 = 0x16;
 pub enum Stream {
     /// As it is on the wire.
     Plain(Socket),
-    /// Encrypted. In a box, because it is many times as large.
-    Tls(Box<TlsStream<Socket>>),
+    /// Encrypted, and we are the server. In a box, because it is many times as large.
+    Server(Box<Server>),
+    /// Encrypted, and we are the client.
+    Client(Box<TlsStream<Socket>>),
 }
 
 /// Why there is no encrypted connection. The old one cannot be used any more.
 #[derive(Debug)]
 pub enum TlsError {
-    /// Something arrived behind STARTTLS in the clear: somebody tries to have it
-    /// run as if it had come encrypted (CVE-2011-0411).
+    /// The server said more in the clear than was asked for: somebody tries to have it
+    /// taken as if it had come encrypted (CVE-2011-0411).
     Injected,
     /// TLS is on already.
     AlreadyOn,
@@ -43,16 +46,16 @@ pub enum TlsError {
 }
 
 impl Stream {
-    /// Waits for the client's handshake, at most until the socket's deadline.
-    pub fn start_tls(self, acceptor: &TlsAcceptor) -> Result<Stream, TlsError> {
-        let Stream::Plain(mut socket) = self else { return Err(TlsError::AlreadyOn) };
-        // The library would say no more than that a number is wrong.
-        match socket.first_octet() {
-            Ok(TLS_HANDSHAKE) => {}
-            Ok(_) => return Err(TlsError::NotTls),
-            Err(error) => return Err(TlsError::Handshake(error.to_string())),
+    /// Waits for the client's handshake, at most until the socket's deadline. If there
+    /// is none the connection is closed, but so that the client can read why.
+    pub fn start_tls(self, acceptor: &Acceptor) -> Result<Stream, TlsError> {
+        let Stream::Plain(socket) = self else { return Err(TlsError::AlreadyOn) };
+        let mut below = socket.share();
+        let encrypted = accept(acceptor, socket);
+        if encrypted.is_err() && below.end_of_output().is_ok() {
+            below.read_away(Linger::SHORT);
         }
-        encrypted(acceptor.accept(socket))
+        encrypted.map(|tls| Stream::Server(Box::new(tls)))
     }
 
     /// The other half: begins a handshake with a server called `host`, at most
@@ -60,53 +63,58 @@ impl Stream {
     /// for that name, is up to the connector.
     pub fn connect_tls(self, connector: &TlsConnector, host: &str) -> Result<Stream, TlsError> {
         let Stream::Plain(socket) = self else { return Err(TlsError::AlreadyOn) };
-        encrypted(connector.connect(host, socket))
+        match connector.connect(host, socket) {
+            Ok(tls) => Ok(Stream::Client(Box::new(tls))),
+            Err(HandshakeError::Failure(error)) => Err(TlsError::Handshake(error.to_string())),
+            // The socket never says "try again"; a blocking one has no reason to.
+            Err(HandshakeError::WouldBlock(_)) => {
+                Err(TlsError::Handshake("interrupted".to_owned()))
+            }
+        }
     }
 
-    /// Whether what we write is encrypted.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Stream::Tls(_))
+    /// How it is encrypted: protocol and cipher, where the library tells; `None` in
+    /// clear.
+    pub fn encryption(&self) -> Option<String> {
+        match self {
+            Stream::Server(tls) => tls.encryption(),
+            Stream::Plain(_) | Stream::Client(_) => None,
+        }
+    }
+
+    /// The connection below the encryption.
+    pub fn socket(&mut self) -> &mut Socket {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Server(tls) => tls.socket(),
+            Stream::Client(tls) => tls.get_mut(),
+        }
     }
 
     /// Everything from here on has to be done within `limit`.
     pub fn set_deadline(&mut self, limit: Duration) {
-        match self {
-            Stream::Plain(socket) => socket.set_deadline(limit),
-            Stream::Tls(tls) => tls.get_mut().set_deadline(limit),
-        }
+        self.socket().set_deadline(limit);
     }
 
     /// Tells the peer that we write no more: under TLS with a close_notify, so
     /// that nobody in between can cut us short unnoticed.
     pub fn end_of_output(&mut self) -> io::Result<()> {
         match self {
-            Stream::Plain(socket) => socket.end_of_output(),
-            Stream::Tls(tls) => {
-                tls.shutdown()?;
-                tls.get_ref().end_of_output()
-            }
+            Stream::Plain(_) => {}
+            Stream::Server(tls) => tls.say_goodbye()?,
+            Stream::Client(tls) => tls.shutdown()?,
         }
-    }
-
-    /// Reads what arrives below the encryption, once nobody is interested in
-    /// what it means.
-    pub fn read_below(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(tls) => tls.get_mut().read(buffer),
-        }
+        self.socket().end_of_output()
     }
 }
 
-/// The stream behind a handshake, if that worked.
-fn encrypted(
-    handshake: Result<TlsStream<Socket>, HandshakeError<Socket>>,
-) -> Result<Stream, TlsError> {
-    match handshake {
-        Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
-        Err(HandshakeError::Failure(error)) => Err(TlsError::Handshake(error.to_string())),
-        // The socket never says "try again"; a blocking one has no reason to.
-        Err(HandshakeError::WouldBlock(_)) => Err(TlsError::Handshake("interrupted".to_owned())),
+/// The handshake, if it is one.
+fn accept(acceptor: &Acceptor, mut socket: Socket) -> Result<Server, TlsError> {
+    // The library would say no more than that a number is wrong.
+    match socket.peek_octet() {
+        Ok(TLS_HANDSHAKE) => acceptor.accept(socket).map_err(TlsError::Handshake),
+        Ok(_) => Err(TlsError::NotTls),
+        Err(error) => Err(TlsError::Handshake(error.to_string())),
     }
 }
 
@@ -114,7 +122,8 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(socket) => socket.read(buffer),
-            Stream::Tls(tls) => tls.read(buffer),
+            Stream::Server(tls) => tls.read(buffer),
+            Stream::Client(tls) => tls.read(buffer),
         }
     }
 }
@@ -123,14 +132,16 @@ impl Write for Stream {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(socket) => socket.write(octets),
-            Stream::Tls(tls) => tls.write(octets),
+            Stream::Server(tls) => tls.write(octets),
+            Stream::Client(tls) => tls.write(octets),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Stream::Plain(socket) => socket.flush(),
-            Stream::Tls(tls) => tls.flush(),
+            Stream::Server(tls) => tls.flush(),
+            Stream::Client(tls) => tls.flush(),
         }
     }
 }
@@ -138,7 +149,7 @@ impl Write for Stream {
 impl Display for TlsError {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
-            TlsError::Injected => f.write_str("commands came right behind STARTTLS in the clear"),
+            TlsError::Injected => f.write_str("more was said in the clear than was asked for"),
             TlsError::AlreadyOn => f.write_str("TLS is on already"),
             TlsError::NoIdentity => f.write_str("there is no certificate"),
             TlsError::NotTls => {

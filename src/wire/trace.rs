@@ -17,15 +17,15 @@ use crate::smtp::text::printable;
 #[derive(Debug, Clone)]
 pub struct Trace {
     label: String,
-    colour: bool,
+    is_coloured: bool,
 }
 
 impl Trace {
     /// With this in front of each line. In colour when standard error is a terminal
     /// and NO_COLOR is not set.
     pub fn new(label: impl Display) -> Trace {
-        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Trace { label: label.to_string(), colour }
+        let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Trace { label: label.to_string(), is_coloured }
     }
 
     /// What may be shown of a line of the client: printable, and without secrets.
@@ -41,9 +41,10 @@ impl Trace {
     }
 
     fn print(&self, who: &str, colour: &str, text: &str) {
-        let line = match self.colour {
-            true => format!("[{}] \x1b[{colour}m{who}: {text}\x1b[0m\n", self.label),
-            false => format!("[{}] {who}: {text}\n", self.label),
+        let line = if self.is_coloured {
+            format!("[{}] \x1b[{colour}m{who}: {text}\x1b[0m\n", self.label)
+        } else {
+            format!("[{}] {who}: {text}\n", self.label)
         };
         // A trace that nobody can read is no reason to end a session.
         let _ = io::stderr().write_all(line.as_bytes());

@@ -42,13 +42,13 @@ impl TestServer {
 
     /// With what the `needs:` lines of a dialogue say.
     pub fn with_needs(needs: &[String]) -> TestServer {
-        let (mut flags, mut mailboxes, mut role) = (Vec::new(), None, "smtp");
+        let (mut flags, mut role) = (Vec::new(), "smtp");
         let (mut users, mut aliases, mut has_tls) = (String::new(), String::new(), false);
         for need in needs {
             let (what, rest) = need.split_once(' ').unwrap_or((need, ""));
             match what {
                 "mailboxes" => {
-                    mailboxes = Some(rest.split_whitespace().map(str::to_owned).collect());
+                    flags.extend(rest.split_whitespace().flat_map(|name| ["--mailbox", name]));
                 }
                 "users" => {
                     users += &(rest.split_whitespace().collect::<Vec<_>>().join("\n") + "\n")
@@ -62,7 +62,6 @@ impl TestServer {
         let Ok(Request::Serve(mut config)) = config::from_args(&flags) else {
             panic!("no flags for a server: {flags:?}");
         };
-        config.mailboxes = mailboxes;
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);

@@ -261,13 +261,19 @@ mod tests {
         AwaitsProof::begin(message.as_bytes(), SERVER_NONCE, &USERS)
     }
 
-    /// Both halves of an exchange, up to the answer to the proof; the client says this
-    /// header and repeats that one.
-    fn talk(
+    /// Both halves of an exchange, up to the answer to the proof.
+    fn talk(header: &str, name: &str, password: &str) -> Result<(String, String), Failure> {
+        let nonce = format!("{CLIENT_NONCE}{SERVER_NONCE}");
+        talk_and_repeat(header, name, password, header, &nonce)
+    }
+
+    /// The same, where the client repeats another header and nonce, and signs them.
+    fn talk_and_repeat(
         header: &str,
-        repeated: &str,
         name: &str,
         password: &str,
+        repeated: &str,
+        nonce: &str,
     ) -> Result<(String, String), Failure> {
         let (client, message) = ClientBegan::begin(name, CLIENT_NONCE);
         let (server, server_first) = begun(&message.replacen(GS2_HEADER, header, 1))?;
@@ -277,7 +283,6 @@ mod tests {
             Keys::derive(password.as_bytes(), &salt, field("i=").unwrap().parse().unwrap())
         };
         let keys = keys(&server_first);
-        let nonce = format!("{CLIENT_NONCE}{SERVER_NONCE}");
         let without_proof = format!("c={},r={nonce}", BASE64.encode(repeated));
         let said = format!("{},{server_first},{without_proof}", client.bare);
         let proof = BASE64.encode(masked(&keys.client_key, &keys.stored_key, &said));
@@ -310,16 +315,16 @@ mod tests {
             ("n,,", "a,b=c", "tulip"),
             ("n,a=a=2Cb=3Dc,", "a,b=c", "tulip"),
         ] {
-            let done = talk(header, header, name, password);
+            let done = talk(header, name, password);
             assert_eq!(done.unwrap().0, name.to_ascii_lowercase(), "{header}{name}");
         }
-        assert_eq!(talk("n,,", "n,,", "user", "wrong"), Err(Failure::Refused));
+        assert_eq!(talk("n,,", "user", "wrong"), Err(Failure::Refused));
     }
 
     #[test]
     fn channel_binding_and_other_identities_are_refused() {
         for header in ["p=tls-unique,,", "n,a=tim,"] {
-            assert_eq!(talk(header, header, "user", "pencil"), Err(Failure::Refused), "{header}");
+            assert_eq!(talk(header, "user", "pencil"), Err(Failure::Refused), "{header}");
         }
     }
 
@@ -327,14 +332,14 @@ mod tests {
     /// makes a client believe that we know no channel binding is found out here.
     #[test]
     fn another_nonce_or_header_than_before_is_refused() {
-        assert_eq!(talk("y,,", "n,,", "user", "pencil"), Err(Failure::Refused));
-        assert!(talk("y,,", "y,,", "user", "pencil").is_ok());
-        let first = format!("n,,n=user,r={CLIENT_NONCE}");
-        for nonce in [CLIENT_NONCE, SERVER_NONCE] {
-            let last = format!("c=biws,r={nonce},p={}", BASE64.encode([0; 32]));
-            let checked = begun(&first).unwrap().0.check(last.as_bytes(), &USERS);
-            assert_eq!(checked, Err(Failure::Refused), "{nonce}");
+        let nonce = format!("{CLIENT_NONCE}{SERVER_NONCE}");
+        for (repeated, nonce) in
+            [("n,,", nonce.as_str()), ("y,,", CLIENT_NONCE), ("y,,", SERVER_NONCE)]
+        {
+            let done = talk_and_repeat("y,,", "user", "pencil", repeated, nonce);
+            assert_eq!(done, Err(Failure::Refused), "{repeated} {nonce}");
         }
+        assert!(talk("y,,", "user", "pencil").is_ok());
     }
 
     #[test]

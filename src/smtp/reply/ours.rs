@@ -316,7 +316,7 @@ pub fn bare_newline_in_message() -> Reply {
 
 /// 554 5.4.6: the message went round in circles (RFC 5321 section 6.3).
 pub fn mail_loop() -> Reply {
-    Reply::new(554, (4, 6), "too many Received fields, this message is in a loop")
+    Reply::new(554, (4, 6), "this message goes round in a loop, it was here before")
 }
 
 /// 555 5.5.4: a parameter that was not announced (RFC 5321 section 4.1.1.11).

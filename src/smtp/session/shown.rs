@@ -142,4 +142,14 @@ mod tests {
         assert_eq!(session.shown(b"NOOP hello"), "NOOP hello");
         assert_eq!(session.shown(b"EHLO b\xfcro"), "EHLO b\\xfcro");
     }
+
+    /// A client that did not read the list says AUTH here, too, and then its password.
+    #[test]
+    fn after_auth_nothing_that_is_no_command_is_shown_there_either() {
+        let mut session = session();
+        session.line(b"EHLO c");
+        session.line(b"AUTH LOGIN");
+        assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
+        assert_eq!(session.shown(b"NOOP secret"), "NOOP");
+    }
 }
