@@ -273,6 +273,21 @@ fn a_better_host_that_may_come_back_makes_the_loop_wait() {
 }
 
 #[test]
+fn an_equal_host_of_which_not_all_addresses_are_known_does_not_make_the_loop_wait() {
+    let zone = ["x.example MX 10 us.example", "x.example MX 10 equal.example"];
+    let zone = [&zone[..], &["equal.example A 192.0.2.1"]].concat();
+    let tricks = [("equal.example AAAA", Trick::Udp(tricks::failure))];
+    let server = DnsServer::with_tricks(&zone, &tricks);
+    let resolver = resolver(&server);
+    let route = Route { hostname: "us.example", ..route(&resolver) };
+    let text = "mail for x.example goes to us.example, which is this server: a loop";
+    // Chance decides which of the two is looked up first.
+    for _ in 0..20 {
+        assert_answer(route.next_hops(&named("x.example")), Verdict::Never, "5.4.6", text);
+    }
+}
+
+#[test]
 fn a_host_on_this_machine_is_not_asked_because_dns_says_so() {
     let zone = [
         "x.example MX 10 near.example",

@@ -170,7 +170,7 @@ fn cost_of_idle<C>(flags: &[&str], count: u64, connect: impl Fn(SocketAddr) -> C
 
 #[test]
 fn an_idle_client_costs_little_and_not_much_more_under_tls() {
-    let count = size(200, 1000) as u64;
+    let count = size(100, 1000) as u64;
     let plain = cost_of_idle(&[], count, |address| {
         let mut client = Client::connect(address);
         client.all_granted(&["EHLO c.example"]);

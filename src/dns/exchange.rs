@@ -11,7 +11,7 @@
 //! Book: docs/15-finding-the-next-hop.md.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,7 @@ const DATAGRAM_LIMIT: usize = 4096;
 /// Sends the query; gives the answer to it, over TCP if it is too long.
 pub fn exchange(server: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     let answer = over_udp(server, query, deadline)?;
-    if is_cut_off(&answer) {
-        return over_tcp(server, query, deadline);
-    }
-    Ok(answer)
+    if is_cut_off(&answer) { over_tcp(server, query, deadline) } else { Ok(answer) }
 }
 
 /// RFC 5452: whoever wants to forge an answer has to guess the port of this
@@ -36,11 +33,7 @@ pub fn exchange(server: SocketAddr, query: &[u8], deadline: Instant) -> io::Resu
 fn over_udp(server: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     // Nobody is asked what nobody can answer in time.
     time_left(deadline)?;
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     // A connected socket takes datagrams from this one peer, and hears that
     // nothing listens there.
     socket.connect(server)?;

@@ -10,7 +10,7 @@
 //! Book: docs/15-finding-the-next-hop.md.
 
 use simple_dns::rdata::{RData, TXT};
-use simple_dns::{CLASS, Label, Name, Packet, PacketFlag, Question, RCODE, TYPE};
+use simple_dns::{CLASS, Label, Name, Packet, PacketFlag, Question, RCODE, ResourceRecord, TYPE};
 
 /// A name may be an alias of an alias; honest chains are shorter than this, and
 /// rings are not.
@@ -65,16 +65,13 @@ pub fn name_of(text: &str) -> Option<Name<'static>> {
 /// a label, and whoever wrote this name may be hostile. So a dot or backslash inside
 /// a label, and all that is not printed, becomes `\ddd` (RFC 1035 section 5.1).
 pub fn text_of(name: &Name) -> String {
-    let octet = |octet: &u8| match octet {
-        b'.' | b'\\' => format!("\\{octet:03}"),
-        octet if octet.is_ascii_graphic() => char::from(octet.to_ascii_lowercase()).to_string(),
-        octet => format!("\\{octet:03}"),
+    let octet = |octet: &u8| {
+        let is_plain = octet.is_ascii_graphic() && !b".\\".contains(octet);
+        let lower = char::from(octet.to_ascii_lowercase());
+        if is_plain { lower.to_string() } else { format!("\\{octet:03}") }
     };
-    let labels = name.get_labels().iter();
-    labels
-        .map(|label| label.as_ref().iter().map(octet).collect())
-        .collect::<Vec<String>>()
-        .join(".")
+    let label = |label: &Label| label.as_ref().iter().map(octet).collect::<String>();
+    name.get_labels().iter().map(label).collect::<Vec<_>>().join(".")
 }
 
 /// The strings of a TXT record, joined (RFC 7208 section 3.3).
@@ -119,23 +116,18 @@ pub fn read_answer(answer: &[u8], name: &Name<'static>, kind: TYPE) -> Result<Fo
         return Err(NONSENSE);
     }
     let packet = Packet::parse(answer).map_err(|_| NONSENSE)?;
-    let is_denied = match packet.rcode() {
-        RCODE::NoError => false,
-        RCODE::NameError => true,
+    match packet.rcode() {
+        RCODE::NoError | RCODE::NameError => {}
         RCODE::ServerFailure => return Err("says SERVFAIL"),
         RCODE::Refused => return Err("says REFUSED"),
         _ => return Err("says that there was an error"),
-    };
+    }
     let mut owner = name.clone();
     for _ in 0..ALIASES_LIMIT {
-        let owned = || {
-            packet.answers.iter().filter(|record| record.name == owner && record.class == CLASS::IN)
-        };
-        let records: Vec<_> = owned()
-            .filter(|record| record.rdata.type_code() == kind)
-            .take(TAKEN_LIMIT)
-            .map(|record| record.rdata.clone().into_owned())
-            .collect();
+        let is_owned = |one: &&ResourceRecord| one.name == owner && one.class == CLASS::IN;
+        let owned = || packet.answers.iter().filter(is_owned).map(|record| &record.rdata);
+        let wanted = owned().filter(|data| data.type_code() == kind).take(TAKEN_LIMIT);
+        let records: Vec<_> = wanted.map(|data| data.clone().into_owned()).collect();
         // A record without data is not the same as no record.
         if records.iter().any(|data| matches!(data, RData::Empty(_))) {
             return Err(NONSENSE);
@@ -143,14 +135,14 @@ pub fn read_answer(answer: &[u8], name: &Name<'static>, kind: TYPE) -> Result<Fo
         if !records.is_empty() {
             return Ok(Found::Records(records));
         }
-        let target = owned().find_map(|record| match &record.rdata {
+        let target = owned().find_map(|data| match data {
             RData::CNAME(alias) => Some(alias.0.clone().into_owned()),
             _ => None,
         });
         match target {
             Some(target) => owner = target,
             // The code is about the last name of the chain (RFC 2308 section 2.1).
-            None if is_denied => return Ok(Found::NoSuchName),
+            None if packet.rcode() == RCODE::NameError => return Ok(Found::NoSuchName),
             None if owner == *name => return Ok(Found::Records(Vec::new())),
             None => return Ok(Found::Alias(owner)),
         }
@@ -161,18 +153,15 @@ pub fn read_answer(answer: &[u8], name: &Name<'static>, kind: TYPE) -> Result<Fo
 /// The sum of the three counts of records in the header. The parser reserves room
 /// for what they claim, so they are looked at first.
 fn claimed_records(answer: &[u8]) -> usize {
-    let counts = answer.get(6..HEADER_OCTETS).unwrap_or_default();
-    counts
-        .chunks_exact(2)
-        .map(|pair| pair.iter().fold(0, |sum, &octet| sum << 8 | usize::from(octet)))
-        .sum()
+    let (counts, _) = answer.get(6..HEADER_OCTETS).unwrap_or_default().as_chunks();
+    counts.iter().map(|count| usize::from(u16::from_be_bytes(*count))).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use simple_dns::CharacterString;
     use simple_dns::rdata::{A, CNAME};
-    use simple_dns::{CharacterString, ResourceRecord};
 
     fn name(text: &str) -> Name<'static> {
         name_of(text).unwrap()

@@ -16,7 +16,6 @@ mod message;
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,8 +25,7 @@ use simple_dns::rdata::RData;
 use simple_dns::{Name, TYPE};
 
 use crate::dns::exchange::{exchange, is_late};
-use crate::dns::message::{ALIASES_LIMIT, Found, joined, name_of, question};
-use crate::dns::message::{read_answer, text_of};
+use crate::dns::message::{ALIASES_LIMIT, Found, joined, name_of, question, read_answer, text_of};
 
 /// RFC 1035 section 4.2.
 const PORT: u16 = 53;
@@ -58,13 +56,15 @@ pub enum Trouble {
     /// No answer in time, from no server in no round.
     Silence,
     /// The server says that it failed (SERVFAIL), or that it does not want to
-    /// answer us (REFUSED), or sends what cannot be read.
-    Failed(SocketAddr, &'static str),
+    /// answer us (REFUSED), sends what cannot be read, cannot be reached or hangs up; or
+    /// our own system refuses. The text says which server, and what it was.
+    Failed(String),
     /// An alias that leads to itself, or through too many others.
     TooManyAliases,
-    /// The server cannot be reached, hangs up, or our own system refuses.
-    System(SocketAddr, io::Error),
 }
+
+/// Values of records, or why there are none.
+type Values<T> = Result<Vec<T>, Trouble>;
 
 /// Which addresses are asked for: each has a type of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Resolver {
     }
 
     /// The hosts that take the mail of a domain, in no order.
-    pub fn mx(&self, name: &str, deadline: Instant) -> Result<Vec<Mx>, Trouble> {
+    pub fn mx(&self, name: &str, deadline: Instant) -> Values<Mx> {
         self.records(name, TYPE::MX, deadline, |data| match data {
             RData::MX(mx) => Some(Mx { preference: mx.preference, host: text_of(&mx.exchange) }),
             _ => None,
@@ -107,12 +107,7 @@ impl Resolver {
     }
 
     /// The addresses of a host, of one family. An IPv4 address inside IPv6 stays there.
-    pub fn addresses(
-        &self,
-        name: &str,
-        family: Family,
-        deadline: Instant,
-    ) -> Result<Vec<IpAddr>, Trouble> {
+    pub fn addresses(&self, name: &str, family: Family, deadline: Instant) -> Values<IpAddr> {
         let kind = if family == Family::V4 { TYPE::A } else { TYPE::AAAA };
         self.records(name, kind, deadline, |data| match data {
             RData::A(a) => Some(IpAddr::V4(a.address.into())),
@@ -122,7 +117,7 @@ impl Resolver {
     }
 
     /// The texts at a name, the strings of each record joined to one. Any octets.
-    pub fn txt(&self, name: &str, deadline: Instant) -> Result<Vec<Vec<u8>>, Trouble> {
+    pub fn txt(&self, name: &str, deadline: Instant) -> Values<Vec<u8>> {
         self.records(name, TYPE::TXT, deadline, |data| match data {
             RData::TXT(txt) => Some(joined(txt)),
             _ => None,
@@ -130,7 +125,7 @@ impl Resolver {
     }
 
     /// The names that an address claims to have, spelled as in [`Mx`].
-    pub fn ptr(&self, address: IpAddr, deadline: Instant) -> Result<Vec<String>, Trouble> {
+    pub fn ptr(&self, address: IpAddr, deadline: Instant) -> Values<String> {
         self.records(&reverse(address), TYPE::PTR, deadline, |data| match data {
             RData::PTR(ptr) => Some(text_of(&ptr.0)),
             _ => None,
@@ -143,7 +138,7 @@ impl Resolver {
         kind: TYPE,
         deadline: Instant,
         value: fn(RData<'static>) -> Option<T>,
-    ) -> Result<Vec<T>, Trouble> {
+    ) -> Values<T> {
         let mut name = name_of(name).ok_or(Trouble::BadName)?;
         for _ in 0..ALIASES_LIMIT {
             match self.ask(&name, kind, deadline)? {
@@ -165,14 +160,15 @@ impl Resolver {
     fn ask(&self, name: &Name<'static>, kind: TYPE, deadline: Instant) -> Result<Found, Trouble> {
         let tries = self.servers.len().saturating_mul(ROUNDS);
         let patience = self.patience / u32::try_from(tries).unwrap_or(u32::MAX).max(1);
-        let (mut last, mut spoilt) = (Trouble::Silence, Vec::new());
+        let mut last = Trouble::Silence;
+        let mut spoilt = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
         for (number, &server) in self.servers.iter().enumerate().cycle().skip(first).take(tries) {
             // It said that it does not know. It will not know a second later.
             if spoilt.contains(&number) {
                 continue;
             }
-            let query = question(random_id(server)?, name, kind).ok_or(Trouble::BadName)?;
+            let query = question(random_id()?, name, kind).ok_or(Trouble::BadName)?;
             let end = Instant::now().checked_add(patience);
             match exchange(server, &query, end.map_or(deadline, |end| end.min(deadline))) {
                 Ok(answer) => match read_answer(&answer, name, kind) {
@@ -182,13 +178,16 @@ impl Resolver {
                     }
                     Err(fault) => {
                         spoilt.push(number);
-                        last = Trouble::Failed(server, fault);
+                        last = Trouble::Failed(format!("the server {server} {fault}"));
                     }
                 },
                 Err(error) if is_late(&error) => {}
                 // "Connection refused" comes from a host where nothing listens.
                 // The next round may find that it does again.
-                Err(error) => last = Trouble::System(server, error),
+                Err(error) => {
+                    let what = format!("the exchange with the server {server} failed: {error}");
+                    last = Trouble::Failed(what);
+                }
             }
         }
         Err(last)
@@ -231,23 +230,20 @@ fn servers_in(resolv_conf: &str) -> Vec<SocketAddr> {
     servers
 }
 
-fn random_id(server: SocketAddr) -> Result<u16, Trouble> {
-    let no_numbers = |_| Trouble::System(server, io::Error::other("no random numbers"));
+fn random_id() -> Result<u16, Trouble> {
+    let no_numbers = |_| Trouble::Failed("the system has no random numbers".to_owned());
     Ok(u16::from_be_bytes(generate(&SystemRandom::new()).map_err(no_numbers)?.expose()))
 }
 
 impl Display for Trouble {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        match self {
-            Trouble::NoSuchName => f.write_str("the name does not exist"),
-            Trouble::BadName => f.write_str("no name that DNS can carry"),
-            Trouble::Silence => f.write_str("no answer in time"),
-            Trouble::Failed(server, fault) => write!(f, "the server {server} {fault}"),
-            Trouble::TooManyAliases => f.write_str("aliases in a circle, or too many of them"),
-            Trouble::System(server, error) => {
-                write!(f, "the exchange with the server {server} failed: {error}")
-            }
-        }
+        f.write_str(match self {
+            Trouble::NoSuchName => "the name does not exist",
+            Trouble::BadName => "no name that DNS can carry",
+            Trouble::Silence => "no answer in time",
+            Trouble::Failed(what) => what,
+            Trouble::TooManyAliases => "aliases in a circle, or too many of them",
+        })
     }
 }
 

@@ -207,8 +207,7 @@ impl Delivery<'_, '_> {
             connected => connected,
         }
         .map_err(|error| match error {
-            ConnectError::Answer(answer) => answer,
-            ConnectError::Handshake(why) => Answer::later((7, 5), why),
+            ConnectError::Answer(answer) | ConnectError::Handshake(answer) => answer,
         })
     }
 

@@ -65,10 +65,8 @@ pub struct Route<'a> {
 
 /// What became of one host of a domain.
 enum Host {
-    /// It can be tried there.
-    At(Vec<SocketAddr>),
-    /// It may have an address; nobody knows now.
-    Unknown(Trouble),
+    /// It can be tried there. It may have more addresses, if there was trouble.
+    At(Vec<SocketAddr>, Option<Trouble>),
     /// This server.
     Ours,
     /// It has no address, or is not tried for another reason: this one.
@@ -122,20 +120,16 @@ impl Route<'_> {
         let (mut found, mut barred) = (Vec::new(), Vec::new());
         let (mut trouble, mut own) = (None, None);
         for Mx { preference, host } in exchanges.iter().take(HOSTS_LIMIT) {
-            let mut keep = |addresses| {
-                found.push((*preference, Hop { name: host.clone(), addresses }));
-            };
             match self.host(domain, host) {
-                Host::At(addresses) => keep(addresses),
-                Host::Unknown(error) => {
-                    keep(Vec::new());
-                    trouble = Some(error);
+                Host::At(addresses, error) => {
+                    trouble = error.filter(|_| addresses.is_empty()).or(trouble);
+                    found.push((preference, Hop { name: host.clone(), addresses }));
                 }
                 // Those at our own level, or after us, would send it to us: only
                 // hosts that are nearer to the goal are left (RFC 5321 section 5.1).
                 // The list is sorted, so all that follow are not.
                 Host::Ours => {
-                    found.retain(|(nearer, _)| nearer < preference);
+                    found.retain(|(nearer, _)| *nearer < preference);
                     own = Some(host);
                     break;
                 }
@@ -180,16 +174,11 @@ impl Route<'_> {
             family.filter(|address| self.bar(address.ip()).is_none()).take(EACH_FAMILY_LIMIT)
         };
         let few: Vec<_> = usable(false).chain(usable(true)).copied().collect();
-        if !few.is_empty() {
-            return Host::At(few);
+        if !few.is_empty() || trouble.is_some() {
+            return Host::At(few, trouble);
         }
-        if let Some(trouble) = trouble {
-            return Host::Unknown(trouble);
-        }
-        let why = |at: &SocketAddr| {
-            Some(format!("{}, the address of {host}, {}", at.ip(), self.bar(at.ip())?))
-        };
-        let why = addresses.first().and_then(why);
+        let why = |ip| Some(format!("{ip}, the address of {host}, {}", self.bar(ip)?));
+        let why = addresses.first().and_then(|address| why(address.ip()));
         Host::Barred(why.unwrap_or_else(|| format!("{host} has no address")))
     }
 
@@ -228,12 +217,14 @@ fn to_ourselves(domain: &str, own: &str) -> Answer {
 
 /// What trouble with DNS means for a recipient in `domain`.
 fn failed(domain: &str, trouble: &Trouble) -> Answer {
-    match trouble {
-        Trouble::NoSuchName => Answer::never(BAD_DOMAIN, format!("no such domain: {domain}")),
-        trouble if trouble.is_lasting() => {
-            Answer::never(BAD_DOMAIN, format!("DNS about {domain}: {trouble}"))
-        }
-        trouble => Answer::later(DNS_FAILED, format!("DNS about {domain}: {trouble}")),
+    let why = match trouble {
+        Trouble::NoSuchName => format!("no such domain: {domain}"),
+        trouble => format!("DNS about {domain}: {trouble}"),
+    };
+    if trouble.is_lasting() {
+        Answer::never(BAD_DOMAIN, why)
+    } else {
+        Answer::later(DNS_FAILED, why)
     }
 }
 

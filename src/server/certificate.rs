@@ -29,7 +29,7 @@ pub fn read(cert: &Path, key: &Path) -> Result<Acceptor, String> {
     Acceptor::new(&cert_pem, &key_pem).map_err(|error| match error {
         IdentityError::Certificate(_) => format!("{}: {error}", cert.display()),
         IdentityError::Key(_) => format!("{}: {error}", key.display()),
-        IdentityError::NoPair => {
+        IdentityError::NoPair(_) => {
             format!("{} and {} do not fit together: {error}", cert.display(), key.display())
         }
     })

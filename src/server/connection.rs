@@ -126,12 +126,17 @@ impl Talk<'_> {
         match wire.read_line(session.line_limit()) {
             Ok(()) => {
                 session.set_outside(self.outside(wire, session));
-                self.show(&session.shown(wire.line()));
+                // Nobody pays for a trace that nobody wants.
+                if let Some(trace) = &self.trace {
+                    trace.client(&session.shown(wire.line()));
+                }
                 Ok(session.line(wire.line()))
             }
             Err(LineError::Bad(why)) => {
                 session.set_outside(self.outside(wire, session));
-                self.show(&format!("({why})"));
+                if let Some(trace) = &self.trace {
+                    trace.client(&format!("({why})"));
+                }
                 Ok(session.bad_line(why))
             }
             Err(LineError::Lost(lost)) => Err(self.cut(lost)),
@@ -183,12 +188,6 @@ impl Talk<'_> {
                 self.shared.failures.record(self.client.address.ip(), Instant::now());
             }
             None => {}
-        }
-    }
-
-    fn show(&self, line: &str) {
-        if let Some(trace) = &self.trace {
-            trace.client(line);
         }
     }
 

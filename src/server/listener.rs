@@ -48,21 +48,21 @@ impl Listener {
 
     /// Takes clients until the server stops.
     pub fn run(&self, shared: &Arc<Shared>) {
-        let mut is_short = false;
+        let mut has_warned = false;
         while !shared.is_stopping() {
             // Said once when it begins and once when it is over, not twenty times a second.
             match self.take_client(shared) {
                 Ok(()) => {
-                    if is_short {
+                    if has_warned {
                         log::info!("taking clients again");
                     }
-                    is_short = false;
+                    has_warned = false;
                 }
                 Err(error) => {
-                    if !is_short {
+                    if !has_warned {
                         log::warn!("cannot take more clients now: {error}");
                     }
-                    is_short = true;
+                    has_warned = true;
                     thread::sleep(PAUSE);
                 }
             }

@@ -4,7 +4,8 @@
 //! which the session turns into a reply. The message streams from the input
 //! buffer through [`Unstuffer`] into a [`Draft`]. Once something is wrong with
 //! it the draft goes, and the rest is read to its end and forgotten, so that
-//! client and server still agree where the next command begins.
+//! client and server still agree where the next command begins. After a bare CR
+//! or LF nobody knows where the end is, and the connection closes.
 //!
 //! Book: docs/07-maildir.md.
 

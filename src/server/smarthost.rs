@@ -4,7 +4,7 @@
 //! it. Out: a [`Smarthost`], or one line that says which file is wrong and what was
 //! expected.
 //!
-//! Book: docs/20-outgrowing-one-machine.md.
+//! Book: docs/14-the-queue.md.
 
 use std::fs;
 use std::path::Path;

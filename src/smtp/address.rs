@@ -24,7 +24,7 @@ const DOMAIN_LIMIT: usize = 253;
 const LABEL_LIMIT: usize = 63;
 
 /// An address: `local-part@domain`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {
     /// Without quotes and backslashes: `"a b"` is kept as `a b`, and `""` as
     /// nothing. No controls; upper and lower case as the client gave it, because
@@ -35,7 +35,7 @@ pub struct Mailbox {
 }
 
 /// The right-hand side of an address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Domain {
     /// `host.example`, perhaps with labels outside ASCII (RFC 6531).
     Name(String),

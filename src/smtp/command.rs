@@ -78,6 +78,8 @@ pub struct Mail {
     pub from: ReversePath,
     /// `SIZE=n`: how large the message will be, in octets (RFC 1870).
     pub size: Option<u64>,
+    /// `BODY=8BITMIME`: not all of it is ASCII (RFC 6152).
+    pub is_8bit: bool,
     /// `AUTH=address` was given, and is well-formed. The address itself is
     /// dropped: we believe our own AUTH only (RFC 4954 section 5).
     pub auth: bool,
@@ -175,21 +177,23 @@ fn auth(argument: &str) -> Result<Command, Reply> {
     }
 }
 
-/// `FROM:<reverse-path> [parameters]`
-fn mail(argument: &str) -> Result<Mail, Reply> {
+/// Reads `FROM:<reverse-path> [parameters]`, which follows MAIL.
+pub fn mail(argument: &str) -> Result<Mail, Reply> {
     let path = after_keyword(argument, "FROM:")
         .ok_or_else(|| reply::bad_argument("MAIL FROM:<ann@host.example>"))?;
     let (from, rest) =
         ReversePath::parse(path).map_err(|why| reply::bad_sender(&why.to_string()))?;
     let parameters = parameters(rest).ok_or_else(|| reply::bad_sender("text right after the >"))?;
 
-    let mut mail = Mail { from, size: None, auth: false, smtputf8: false, dsn: MailDsn::default() };
+    let dsn = MailDsn::default();
+    let mut mail = Mail { from, size: None, is_8bit: false, auth: false, smtputf8: false, dsn };
     for_each(parameters, |keyword, value| {
         match (keyword, value) {
             ("SIZE", value) => mail.size = Some(size(value)?),
             // Every message is stored octet for octet, so the two differ only for
             // whoever has to pass it on.
-            ("BODY", Some(value)) if is_body(value) => {}
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => mail.is_8bit = true,
             ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => mail.smtputf8 = true,
             ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
@@ -210,8 +214,8 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
     Ok(mail)
 }
 
-/// `TO:<forward-path> [parameters]`
-fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
+/// Reads `TO:<forward-path> [parameters]`, which follows RCPT.
+pub fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
     let path = after_keyword(argument, "TO:")
         .ok_or_else(|| reply::bad_argument("RCPT TO:<bob@host.example>"))?;
     let (to, rest) =
@@ -286,11 +290,6 @@ fn size(value: Option<&str>) -> Result<u64, Reply> {
     } else {
         Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits"))
     }
-}
-
-/// The values of BODY (RFC 6152 section 2).
-fn is_body(value: &str) -> bool {
-    value.eq_ignore_ascii_case("7BIT") || value.eq_ignore_ascii_case("8BITMIME")
 }
 
 #[cfg(test)]

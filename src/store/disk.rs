@@ -119,10 +119,10 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Gives the file `from` the name `to`; it may have it already. Where two places
-/// cannot share a file it is copied, first to `temporary`, which has to be on the same
-/// file system as `to`: the Maildir rules say write to `tmp/`, sync, rename into
+/// cannot share a file it is copied, first into the folder `tmp`, which has to be on the
+/// same file system as `to`: the Maildir rules say write to `tmp/`, sync, rename into
 /// `new/`. The name is on disk when its folder is, which is left to the caller.
-pub fn put(from: &Path, by: Way, to: &Path, temporary: &Path) -> io::Result<()> {
+pub fn put(from: &Path, by: Way, to: &Path, tmp: &Path) -> io::Result<()> {
     let named = match by {
         Way::Link => link(from, to),
         Way::Move => rename(from, to),
@@ -130,7 +130,8 @@ pub fn put(from: &Path, by: Way, to: &Path, temporary: &Path) -> io::Result<()> 
     match named {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) if cannot_share(&error) => {
-            copy(from, to, temporary).inspect_err(|_| drop(remove_file(temporary)))?;
+            let temporary = tmp.join(to.file_name().unwrap_or_default());
+            copy(from, to, &temporary).inspect_err(|_| drop(remove_file(&temporary)))?;
             if by == Way::Move { remove_file(from) } else { Ok(()) }
         }
         named => named,

@@ -22,15 +22,19 @@ use crate::store::disk::{create_file, remove_file, sync_file};
 use crate::store::envelope::Letter;
 use crate::store::header::{Facts, Header, Submission};
 
-/// Room for a short letter in one write; a long one takes few.
-const BUFFER: usize = 64 * 1024;
+/// Room for a short letter in one write. What one read brought of a long one is larger than
+/// this, and goes to the file as it is.
+const BUFFER: usize = 8 * 1024;
 /// A message that is not complete yet, or complete and not delivered yet.
 #[derive(Debug)]
 pub struct Draft {
     file: BufWriter<File>,
     path: PathBuf,
-    /// What we wrote in front.
-    trace: String,
+    /// How many octets our `Return-Path` line has, and the rest of what we wrote in
+    /// front, as sent; and whether that has octets outside ASCII.
+    return_path: u64,
+    received: u64,
+    is_received_8bit: bool,
     header: Header,
 }
 
@@ -43,11 +47,17 @@ impl Draft {
         trace_fields: &str,
         submission: Option<&Submission>,
     ) -> io::Result<Draft> {
-        let file = BufWriter::with_capacity(BUFFER, create_file(&path)?);
-        let mut draft =
-            Draft { file, path, trace: trace_fields.to_owned(), header: Header::new(submission) };
-        draft.file.write_all(trace_fields.as_bytes())?;
-        Ok(draft)
+        let mut file = BufWriter::with_capacity(BUFFER, create_file(&path)?);
+        file.write_all(trace_fields.as_bytes())?;
+        let (return_path, received) = trace_fields.split_once('\n').unwrap_or((trace_fields, ""));
+        Ok(Draft {
+            file,
+            path,
+            return_path: return_path.len() as u64 + 1,
+            received: (received.len() + received.lines().count()) as u64,
+            is_received_8bit: !received.is_ascii(),
+            header: Header::new(submission),
+        })
     }
 
     /// Adds the next part of the message.
@@ -73,15 +83,14 @@ impl Draft {
     /// What is known of the message for those who carry it on; complete after
     /// [`Draft::sync`]. Our `Return-Path`, the first line, does not go along.
     pub fn letter(&self, reverse_path: ReversePath, dsn: MailDsn, arrived: Timestamp) -> Letter {
-        let (return_path, received) = self.trace.split_once('\n').unwrap_or((&self.trace, ""));
         let Facts { is_header_8bit, is_body_8bit, crlf_octets, .. } = *self.facts();
-        let is_header_8bit = is_header_8bit || !received.is_ascii();
+        let is_header_8bit = is_header_8bit || self.is_received_8bit;
         Letter {
             reverse_path,
             dsn,
             arrived,
-            skip: return_path.len() as u64 + 1,
-            size: (received.len() + received.lines().count()) as u64 + crlf_octets,
+            skip: self.return_path,
+            size: self.received + crlf_octets,
             is_8bit: is_header_8bit || is_body_8bit,
             needs_smtputf8: is_header_8bit,
         }

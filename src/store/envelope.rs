@@ -10,7 +10,6 @@
 //!
 //! Book: docs/14-the-queue.md.
 
-use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::str::{FromStr, Lines};
 
@@ -18,7 +17,8 @@ use jiff::Timestamp;
 
 use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
 use crate::smtp::answer::{Answer, Verdict};
-use crate::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret};
+use crate::smtp::command::{Mail, Rcpt, mail, rcpt};
+use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::reply::Enhanced;
 use crate::smtp::session::Recipient;
 use crate::smtp::site::{Destination, LocalMailbox};
@@ -48,7 +48,7 @@ pub struct Entry {
 }
 
 /// Where an entry goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextHop {
     /// A mailbox of this server.
     Mailbox(LocalMailbox),
@@ -111,30 +111,24 @@ pub enum RecipientState {
     Ended,
 }
 
+/// How each state is called in an envelope.
+const STATES: [(RecipientState, &str); 4] = [
+    (RecipientState::Waiting, "waiting"),
+    (RecipientState::Delivered, "delivered"),
+    (RecipientState::Failed, "failed"),
+    (RecipientState::Ended, "ended"),
+];
+
 /// A line of an envelope that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadEnvelope {
-    /// Counts from 1; 0 if a line is missing.
+    /// Counts from 1; 0 if it is not about one line.
     pub line: usize,
     /// What was expected.
     pub expected: &'static str,
 }
 
 impl Entry {
-    /// A letter that was never tried.
-    pub fn new(next_hop: NextHop, alias: Option<Mailbox>, letter: Letter) -> Entry {
-        let next = letter.arrived;
-        Entry {
-            next_hop,
-            alias,
-            next,
-            attempts: 0,
-            is_warned: false,
-            letter,
-            recipients: Vec::new(),
-        }
-    }
-
     /// Whether there is a recipient in this state.
     pub fn has(&self, state: RecipientState) -> bool {
         self.recipients.iter().any(|recipient| recipient.state == state)
@@ -155,9 +149,9 @@ impl Entry {
 
     /// The numbers of those about whom nothing final is known.
     pub fn waiting(&self) -> Vec<usize> {
-        let all = self.recipients.iter().enumerate();
-        let waiting = all.filter(|(_, one)| one.state == RecipientState::Waiting);
-        waiting.map(|(number, _)| number).collect()
+        let all = self.recipients.iter().zip(0..);
+        let waiting = all.filter(|(one, _)| one.state == RecipientState::Waiting);
+        waiting.map(|(_, number)| number).collect()
     }
 
     /// The sender was told about everybody there was news of.
@@ -182,28 +176,30 @@ impl Entry {
         self.recipients.iter().all(|recipient| recipient.state == RecipientState::Ended)
     }
 
-    /// Reads an envelope: exactly what [`Entry`]'s `Display` writes.
+    /// Reads what [`Entry`]'s `Display` writes.
     pub fn parse(text: &[u8]) -> Result<Entry, BadEnvelope> {
-        let text = str::from_utf8(text).map_err(|_| bad(0, "UTF-8"))?;
         // Every line has its end, or the file was cut short.
-        if !text.ends_with('\n') {
-            return Err(bad(0, "a line end at the end"));
-        }
-        let mut fields = Fields { lines: text.lines(), number: 0 };
-        fields.value("ehlo-queue", "ehlo-queue 2", |form| (form == "2").then_some(()))?;
-        let next_hop =
-            fields.value("FOR", "FOR mailbox, domain, smarthost or expansion", NextHop::parse)?;
-        let alias = fields.value("ALIAS", "ALIAS <address> or none", parse_alias)?;
-        let arrived = fields.parsed("ARRIVED", "a time such as 2026-11-22T05:14:39Z")?;
-        let next = fields.parsed("NEXT", "a time such as 2026-11-22T05:14:39Z")?;
-        let attempts = fields.parsed("ATTEMPTS", "a number")?;
-        let is_warned = fields.parsed("WARNED", "true or false")?;
-        let skip = fields.parsed("SKIP", "a number")?;
-        let mail = "MAIL FROM:<address> SIZE=number";
-        let letter = fields.value("MAIL", mail, |text| Letter::parse(text, arrived, skip))?;
+        let text = str::from_utf8(text).ok().filter(|text| text.ends_with('\n'));
+        let whole = BadEnvelope { line: 0, expected: "whole lines of UTF-8" };
+        let mut fields = Fields { lines: text.ok_or(whole)?.lines(), number: 0 };
+        fields.value(FORM, |form| (form == "2").then_some(()))?;
+        let next_hop = fields.value("FOR mailbox, domain, smarthost or expansion", next_hop)?;
+        let alias = fields.value("ALIAS <address> or none", |text| {
+            if text == "none" { Some(None) } else { mailbox(text).map(Some) }
+        })?;
+        let arrived = fields.parsed("ARRIVED and a time such as 2026-11-22T05:14:39Z")?;
+        let next = fields.parsed("NEXT and a time such as 2026-11-22T05:14:39Z")?;
+        let attempts = fields.parsed("ATTEMPTS and a number")?;
+        let is_warned = fields.parsed("WARNED true or false")?;
+        let skip = fields.parsed("SKIP and a number")?;
+        let letter = fields.value("MAIL FROM:<address> SIZE=number", |text| {
+            let Mail { from: reverse_path, size, is_8bit, smtputf8, dsn, .. } = mail(text).ok()?;
+            let (size, needs_smtputf8) = (size?, smtputf8);
+            Some(Letter { reverse_path, dsn, arrived, skip, size, is_8bit, needs_smtputf8 })
+        })?;
         let mut recipients = Vec::new();
-        while recipients.is_empty() || !fields.is_at_end() {
-            recipients.push(QueuedRecipient::parse(&mut fields)?);
+        while recipients.is_empty() || fields.lines.clone().next().is_some() {
+            recipients.push(fields.recipient()?);
         }
         Ok(Entry { next_hop, alias, next, attempts, is_warned, letter, recipients })
     }
@@ -213,38 +209,34 @@ impl Entry {
 /// leads there. With a smarthost all other servers are one destination.
 pub fn entries(letter: &Letter, recipients: Vec<Recipient>, has_smarthost: bool) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut places: HashMap<(NextHop, Option<Mailbox>), usize> = HashMap::new();
-    let mut add = |next_hop: NextHop, alias: Option<Mailbox>, recipient| {
-        let next = entries.len();
-        let place = *places.entry((next_hop.clone(), alias.clone())).or_insert(next);
-        if place == next {
-            entries.push(Entry::new(next_hop, alias, letter.clone()));
-        }
-        if let Some(entry) = entries.get_mut(place) {
-            entry.recipients.push(recipient);
-        }
-    };
     for Recipient { address: given, destination, alias, dsn } in recipients {
-        match destination {
-            // A mailbox here has one entry, and its owner knows the aliases.
-            Destination::Here(mailbox) => {
-                let address = mailbox.address();
-                add(NextHop::Mailbox(mailbox), None, QueuedRecipient::new(address, given, dsn));
-            }
-            Destination::Elsewhere(address) => {
-                let next_hop = if has_smarthost {
-                    NextHop::Smarthost
-                } else {
-                    NextHop::Domain(address.domain.clone())
-                };
-                add(next_hop, alias, QueuedRecipient::new(address, given, dsn));
-            }
+        let (mut state, mut answer) = (RecipientState::Waiting, None);
+        // A mailbox here has one entry, and its owner knows the aliases.
+        let alias = alias.filter(|_| matches!(destination, Destination::Elsewhere(_)));
+        let (next_hop, address) = match destination {
+            Destination::Here(mailbox) => (NextHop::Mailbox(mailbox.clone()), mailbox.address()),
+            Destination::Elsewhere(address) if has_smarthost => (NextHop::Smarthost, address),
+            Destination::Elsewhere(address) => (NextHop::Domain(address.domain.clone()), address),
             Destination::Expansion(alias) => {
-                let mut told = QueuedRecipient::new(alias, given, dsn);
-                told.state = RecipientState::Delivered;
-                told.answer = Some(Answer::delivered((0, 0), "passed on to several addresses"));
-                add(NextHop::Expansion, None, told);
+                state = RecipientState::Delivered;
+                answer = Some(Answer::delivered((0, 0), "passed on to several addresses"));
+                (NextHop::Expansion, alias)
             }
+        };
+        let recipient = QueuedRecipient { address, given, dsn, state, answer };
+        let is_it = |entry: &&mut Entry| entry.next_hop == next_hop && entry.alias == alias;
+        if let Some(entry) = entries.iter_mut().find(is_it) {
+            entry.recipients.push(recipient);
+        } else {
+            entries.push(Entry {
+                next_hop,
+                alias,
+                next: letter.arrived,
+                attempts: 0,
+                is_warned: false,
+                letter: letter.clone(),
+                recipients: vec![recipient],
+            });
         }
     }
     entries
@@ -257,136 +249,73 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// What stands after `word` on the next line, read by `parse`.
+    /// What stands on the next line after the first word of `expected`, read by `read`.
     fn value<T>(
         &mut self,
-        word: &str,
         expected: &'static str,
-        parse: impl Fn(&'a str) -> Option<T>,
+        read: impl Fn(&'a str) -> Option<T>,
     ) -> Result<T, BadEnvelope> {
-        let line = self.lines.next().ok_or(bad(0, expected))?;
         self.number += 1;
-        let value = line.strip_prefix(word).and_then(|rest| rest.strip_prefix(' '));
-        value.and_then(parse).ok_or(bad(self.number, expected))
+        let (word, _) = expected.split_once(' ').unwrap_or_default();
+        let line = self.lines.next().and_then(|line| line.split_once(' '));
+        let value = line.filter(|(first, _)| *first == word).and_then(|(_, value)| read(value));
+        value.ok_or(BadEnvelope { line: self.number, expected })
     }
 
     /// The same for a value that the standard library can read.
-    fn parsed<T: FromStr>(&mut self, word: &str, expected: &'static str) -> Result<T, BadEnvelope> {
-        self.value(word, expected, |text| text.parse().ok())
+    fn parsed<T: FromStr>(&mut self, expected: &'static str) -> Result<T, BadEnvelope> {
+        self.value(expected, |text| text.parse().ok())
     }
 
-    fn is_at_end(&self) -> bool {
-        self.lines.clone().next().is_none()
-    }
-}
-
-impl NextHop {
-    fn parse(text: &str) -> Option<NextHop> {
-        let (kind, place) = text.split_once(' ').unwrap_or((text, ""));
-        match (kind, place) {
-            ("smarthost", "") => Some(NextHop::Smarthost),
-            ("expansion", "") => Some(NextHop::Expansion),
-            ("domain", _) => whole(Domain::parse(place)).map(NextHop::Domain),
-            ("mailbox", _) => match mailbox(place)? {
-                Mailbox { local_part: name, domain: Domain::Name(domain) } => {
-                    Some(NextHop::Mailbox(LocalMailbox { domain, name }))
-                }
-                Mailbox { domain: Domain::Literal(_), .. } => None,
-            },
-            _ => None,
-        }
-    }
-}
-
-impl Letter {
-    /// Reads what stands after `MAIL `.
-    fn parse(text: &str, arrived: Timestamp, skip: u64) -> Option<Letter> {
-        let (reverse_path, parameters) = ReversePath::parse(text.strip_prefix("FROM:")?).ok()?;
-        let mut letter = Letter {
-            reverse_path,
-            dsn: MailDsn::default(),
-            arrived,
-            skip,
-            size: 0,
-            is_8bit: false,
-            needs_smtputf8: false,
-        };
-        let mut has_size = false;
-        for parameter in parameters.split_ascii_whitespace() {
-            match parameter.split_once('=').unwrap_or((parameter, "")) {
-                ("SIZE", size) => (letter.size, has_size) = (size.parse().ok()?, true),
-                ("BODY", "8BITMIME") => letter.is_8bit = true,
-                ("SMTPUTF8", "") => letter.needs_smtputf8 = true,
-                ("RET", ret) => letter.dsn.ret = Some(Ret::parse(ret)?),
-                ("ENVID", envid) => letter.dsn.envid = Some(envid.to_owned()),
-                _ => return None,
-            }
-        }
-        has_size.then_some(letter)
-    }
-}
-
-impl QueuedRecipient {
-    fn new(address: Mailbox, given: ForwardPath, dsn: RcptDsn) -> QueuedRecipient {
-        QueuedRecipient { address, given, dsn, state: RecipientState::Waiting, answer: None }
-    }
-
-    /// Reads the three lines about one recipient.
-    fn parse(fields: &mut Fields) -> Result<QueuedRecipient, BadEnvelope> {
-        let (address, dsn) = fields.value("RCPT", "RCPT TO:<address>", |text| {
-            let (path, parameters) = ForwardPath::parse(text.strip_prefix("TO:")?).ok()?;
-            let ForwardPath::Mailbox(address) = path else { return None };
-            let mut dsn = RcptDsn::default();
-            for parameter in parameters.split_ascii_whitespace() {
-                match parameter.split_once('=')? {
-                    ("NOTIFY", notify) => dsn.notify = Some(Notify::parse(notify)?),
-                    ("ORCPT", orcpt) => dsn.orcpt = Some(OriginalRecipient::parse(orcpt)?),
-                    _ => return None,
-                }
-            }
-            Some((address, dsn))
+    /// The three lines about one recipient.
+    fn recipient(&mut self) -> Result<QueuedRecipient, BadEnvelope> {
+        let (address, dsn) = self.value("RCPT TO:<address>", |text| match rcpt(text).ok()? {
+            Rcpt { to: ForwardPath::Mailbox(address), dsn } => Some((address, dsn)),
+            Rcpt { to: ForwardPath::Postmaster, .. } => None,
         })?;
-        let given =
-            fields.value("GIVEN", "GIVEN <address>", |text| whole(ForwardPath::parse(text)))?;
-        let (state, answer) = fields.value("STATE", "STATE waiting", parse_state)?;
+        let given = self.value("GIVEN <address>", |text| whole(ForwardPath::parse(text)))?;
+        let (state, answer) = self.value("STATE waiting", state)?;
         Ok(QueuedRecipient { address, given, dsn, state, answer })
     }
 }
 
+/// What `Display` writes of a next hop.
+fn next_hop(text: &str) -> Option<NextHop> {
+    match text.split_once(' ').unwrap_or((text, "")) {
+        ("smarthost", "") => Some(NextHop::Smarthost),
+        ("expansion", "") => Some(NextHop::Expansion),
+        ("domain", domain) => whole(Domain::parse(domain)).map(NextHop::Domain),
+        ("mailbox", address) => match mailbox(address)? {
+            Mailbox { local_part: name, domain: Domain::Name(domain) } => {
+                Some(NextHop::Mailbox(LocalMailbox { domain, name }))
+            }
+            Mailbox { domain: Domain::Literal(_), .. } => None,
+        },
+        _ => None,
+    }
+}
+
 /// `waiting`, or a state with what was said last: `failed 5.1.1 mx.b.example 550 …`.
-fn parse_state(text: &str) -> Option<(RecipientState, Option<Answer>)> {
+fn state(text: &str) -> Option<(RecipientState, Option<Answer>)> {
     let (word, said) = text.split_once(' ').unwrap_or((text, ""));
-    let (state, verdict) = match word {
-        "waiting" => (RecipientState::Waiting, Verdict::Later),
-        "delivered" => (RecipientState::Delivered, Verdict::Delivered),
-        "failed" => (RecipientState::Failed, Verdict::Never),
-        "ended" => (RecipientState::Ended, Verdict::Delivered),
-        _ => return None,
-    };
+    let (state, _) = *STATES.iter().find(|(_, known)| *known == word)?;
     if said.is_empty() {
         return Some((state, None));
     }
     let mut parts = said.splitn(3, ' ');
     let status: Enhanced = parts.next()?.parse().ok()?;
     let by = Some(parts.next()?).filter(|by| *by != "-").map(str::to_owned);
-    // Of one that has ended the class tells which way.
-    let verdict =
-        if state == RecipientState::Ended && status.class == 5 { Verdict::Never } else { verdict };
+    let verdict = match status.class {
+        2 => Verdict::Delivered,
+        4 => Verdict::Later,
+        _ => Verdict::Never,
+    };
     Some((state, Some(Answer { verdict, status, text: parts.next()?.to_owned(), by })))
-}
-
-/// `none`, or an address in brackets; the `Option` of the outside says whether it can
-/// be read.
-fn parse_alias(text: &str) -> Option<Option<Mailbox>> {
-    if text == "none" { Some(None) } else { mailbox(text).map(Some) }
 }
 
 /// `<address>`
 fn mailbox(text: &str) -> Option<Mailbox> {
-    match whole(ReversePath::parse(text))? {
-        ReversePath::Mailbox(mailbox) => Some(mailbox),
-        ReversePath::Null => None,
-    }
+    whole(Mailbox::parse(text.strip_prefix('<')?.strip_suffix('>')?))
 }
 
 /// What was read, if it was all there is.
@@ -394,20 +323,13 @@ fn whole<T, E>(read: Result<(T, &str), E>) -> Option<T> {
     read.ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
 }
 
-fn bad(line: usize, expected: &'static str) -> BadEnvelope {
-    BadEnvelope { line, expected }
-}
-
 /// The form that stands in the file.
 impl Display for Entry {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let Letter { reverse_path, dsn, arrived, skip, size, is_8bit, needs_smtputf8 } =
             &self.letter;
-        writeln!(f, "{FORM}\nFOR {}", self.next_hop)?;
-        match &self.alias {
-            Some(alias) => writeln!(f, "ALIAS <{alias}>")?,
-            None => writeln!(f, "ALIAS none")?,
-        }
+        let alias = self.alias.as_ref().map_or("none".to_owned(), |alias| format!("<{alias}>"));
+        writeln!(f, "{FORM}\nFOR {}\nALIAS {alias}", self.next_hop)?;
         writeln!(f, "ARRIVED {arrived}\nNEXT {}\nATTEMPTS {}", self.next, self.attempts)?;
         writeln!(f, "WARNED {}\nSKIP {skip}", self.is_warned)?;
         let body = if *is_8bit { " BODY=8BITMIME" } else { "" };
@@ -444,12 +366,8 @@ impl Display for QueuedRecipient {
 
 impl Display for RecipientState {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.write_str(match self {
-            RecipientState::Waiting => "waiting",
-            RecipientState::Delivered => "delivered",
-            RecipientState::Failed => "failed",
-            RecipientState::Ended => "ended",
-        })
+        let known = STATES.iter().find(|(state, _)| state == self);
+        f.write_str(known.map_or("", |(_, word)| word))
     }
 }
 
@@ -471,6 +389,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::dsn::{Notify, OriginalRecipient};
     use crate::smtp::site::expansion::{Alias, Target};
     use crate::smtp::site::{Relay, Site};
     use std::net::{IpAddr, Ipv4Addr};

@@ -89,18 +89,11 @@ enum Whose {
 /// Where the next octet is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum At {
-    /// The beginning, where no field can go on.
+    /// In the first line, where no field can go on.
     #[default]
     Start,
-    /// A line begins, after a field.
+    /// In a line after a field, until it is decided what it is.
     Line,
-    /// In a field name, or so it seems.
-    Name,
-    /// After the name. Old programs put blanks there (RFC 5322 section 4.5).
-    Blanks,
-    /// In what may be `From ann@host.example Sun Nov 22 05:14:39 2026`, which begins
-    /// each letter of a mailbox file (RFC 4155) and is no field.
-    Mbox,
     /// After the colon, or in a folded line.
     Value,
     /// Past the header.
@@ -139,6 +132,7 @@ impl Header {
         while let Some((&octet, rest)) = text.split_first() {
             match self.at {
                 At::Body => return self.write(text, out),
+                At::Line if self.start.is_empty() && is_blank(octet) => self.at = At::Value,
                 At::Value => {
                     let end = text.iter().position(|octet| *octet == b'\n');
                     let (line, after) = text.split_at(end.map_or(text.len(), |at| at + 1));
@@ -148,11 +142,11 @@ impl Header {
                     }
                     text = after;
                 }
-                At::Line if is_blank(octet) => self.at = At::Value,
-                At::Start | At::Line | At::Name | At::Blanks | At::Mbox => {
+                At::Start | At::Line => {
                     self.start.push(octet);
-                    let at = self.after(octet);
-                    self.decide(at, out)?;
+                    if let Some(at) = self.after(octet) {
+                        self.decided(at, out)?;
+                    }
                     text = rest;
                 }
             }
@@ -164,56 +158,43 @@ impl Header {
     pub fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
         // In file form every line has its end. If the last one of a header has none,
         // nothing is lost, and what is added begins a line.
-        if !matches!(self.at, At::Start | At::Line | At::Body) {
+        if self.at == At::Value || !self.start.is_empty() {
             self.filter(b"\n", out)?;
         }
         self.end(None, out)
     }
 
-    /// Where the octet after this one is, this one being the last of `start`.
-    fn after(&self, octet: u8) -> At {
+    /// Where the octet after `start` is, of which this one is the last; `None` while it
+    /// is open what the line is.
+    fn after(&self, octet: u8) -> Option<At> {
         let takes_mbox = !self.has_begun || self.whose == Whose::Ours;
-        match (self.at, octet) {
-            _ if self.start.len() > START_LIMIT => At::Body,
-            (At::Start | At::Line | At::Name, _) if is_name(octet) => At::Name,
-            (At::Name | At::Blanks, b':') => At::Value,
-            (At::Name | At::Blanks, b' ' | b'\t') => At::Blanks,
-            (At::Mbox, b'\n') if has_time(&self.start) => At::Start,
+        match octet {
+            _ if self.start.len() > START_LIMIT => Some(At::Body),
+            b':' => field_name(&self.start).map(|_| At::Value),
+            b'\n' if takes_mbox && is_of_mailbox_file(&self.start) => Some(At::Start),
             // An empty line, or one of text.
-            (_, b'\n') => At::Body,
-            (At::Blanks, _) if takes_mbox && self.start.starts_with(b"From ") => At::Mbox,
-            (At::Mbox, _) => At::Mbox,
-            _ => At::Body,
+            b'\n' => Some(At::Body),
+            _ => None,
         }
     }
 
-    /// Passes the start of a line on once it is known what it is.
-    fn decide(&mut self, at: At, out: &mut impl Write) -> io::Result<()> {
-        if matches!(at, At::Name | At::Blanks | At::Mbox) {
-            self.at = at;
-            return Ok(());
-        }
+    /// Passes the start of a line on, which leads there.
+    fn decided(&mut self, at: At, out: &mut impl Write) -> io::Result<()> {
         let start = mem::take(&mut self.start);
         match at {
-            At::Value => self.begin_field(&start),
+            At::Value => self.begin_field(field_name(&start).unwrap_or_default()),
             At::Body if self.whose == Whose::Ours => {}
             At::Body => self.end(start.first().copied(), out)?,
             // The line of a mailbox file.
-            _ => self.is_dropping = self.whose != Whose::Stranger,
+            At::Start | At::Line => self.is_dropping = self.whose != Whose::Stranger,
         }
         (self.at, self.has_begun) = (at, true);
-        if at == At::Body || !self.is_dropping {
-            self.write(&start, out)?;
-        }
-        // The room is used again.
-        self.start = start;
-        self.start.clear();
-        Ok(())
+        if at == At::Body || !self.is_dropping { self.write(&start, out) } else { Ok(()) }
     }
 
-    fn begin_field(&mut self, start: &[u8]) {
+    fn begin_field(&mut self, name: &[u8]) {
         self.end_field();
-        let is = |name: &str| is_called(start, name);
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         let is_hidden = self.whose == Whose::User && (is("Bcc") || is("Resent-Bcc"));
         self.is_dropping = is_hidden || is("Return-Path");
         self.facts.received += usize::from(is("Received"));
@@ -260,31 +241,31 @@ impl Header {
         }
         let Facts { is_header_8bit, is_body_8bit, crlf_octets, .. } = &mut self.facts;
         *(if in_body { is_body_8bit } else { is_header_8bit }) |= !octets.is_ascii();
-        let line_ends = octets.iter().filter(|octet| **octet == b'\n').count();
+        let line_ends = memchr::memchr_iter(b'\n', octets).count();
         *crlf_octets += (octets.len() + line_ends) as u64;
         out.write_all(octets)
     }
 }
 
-/// Whether the start of a line is this field name, which a colon ends.
-fn is_called(start: &[u8], name: &str) -> bool {
-    let name_and_blanks = start.strip_suffix(b":").unwrap_or(start);
-    name_and_blanks.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+/// The name at the start of a line, which a colon ends: printable ASCII (RFC 5322 section
+/// 3.6.8). Old programs put blanks before the colon (section 4.5).
+fn field_name(start: &[u8]) -> Option<&[u8]> {
+    let end = start.iter().position(|octet| !octet.is_ascii_graphic() || *octet == b':')?;
+    let (name, rest) = start.split_at(end);
+    let is_name = !name.is_empty() && rest.strip_suffix(b":")?.iter().copied().all(is_blank);
+    is_name.then_some(name)
 }
 
-/// Whether there is a time of day in a line. The line of a mailbox file has one; a
-/// letter that only begins with the word "From" must not lose it.
-fn has_time(line: &[u8]) -> bool {
-    line.windows(3).any(|three| matches!(three, [b'0'..=b'9', b':', b'0'..=b'9']))
+/// Whether this is `From ann@host.example Sun Nov 22 05:14:39 2026`, which begins each
+/// letter of a mailbox file (RFC 4155) and is no field. It has a time of day; a letter
+/// that only begins with the word "From" must not lose it.
+fn is_of_mailbox_file(line: &[u8]) -> bool {
+    let is_time = |three: &[u8]| matches!(three, [b'0'..=b'9', b':', b'0'..=b'9']);
+    line.starts_with(b"From ") && line.windows(3).any(is_time)
 }
 
 fn is_blank(octet: u8) -> bool {
     octet == b' ' || octet == b'\t'
-}
-
-/// An octet of a field name: printable, no colon (RFC 5322 section 3.6.8).
-fn is_name(octet: u8) -> bool {
-    octet.is_ascii_graphic() && octet != b':'
 }
 
 #[cfg(test)]

@@ -10,52 +10,69 @@
 //! Book: docs/07-maildir.md.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::store::disk::{Way, make_folder, put, remove_file, rename, sync_folder};
 
-/// What makes a folder a Maildir.
-const PARTS: [&str; 3] = ["tmp", "new", "cur"];
+/// The folders of one mailbox.
+#[derive(Debug)]
+pub struct Maildir {
+    /// From the root of all mail down to the mailbox.
+    way: Vec<PathBuf>,
+    tmp: PathBuf,
+    new: PathBuf,
+    cur: PathBuf,
+}
 
-/// Makes the Maildir `folder` below `root`, or what is missing of it, and waits
-/// until all of it is on disk. `root` has to exist.
-pub fn make(root: &Path, folder: &Path) -> io::Result<()> {
-    let mut parent = root.to_owned();
-    for part in folder {
-        let child = parent.join(part);
-        make_folder(&child)?;
-        // Synced even if another thread made the child: it may not have got here yet.
-        sync_folder(&parent)?;
-        parent = child;
+impl Maildir {
+    /// The Maildir `folder` below `root`. Nothing is made yet.
+    pub fn new(root: &Path, folder: &Path) -> Maildir {
+        let mut way = vec![root.to_owned()];
+        let mut last = root.to_owned();
+        for part in folder {
+            last.push(part);
+            way.push(last.clone());
+        }
+        Maildir { way, tmp: last.join("tmp"), new: last.join("new"), cur: last.join("cur") }
     }
-    for part in PARTS {
-        make_folder(&parent.join(part))?;
+
+    /// Makes all of it, or what is missing, and waits until it is on disk. The root has
+    /// to exist.
+    pub fn make(&self) -> io::Result<()> {
+        for (parent, child) in self.way.iter().zip(self.way.iter().skip(1)) {
+            make_folder(child)?;
+            // Synced even if another thread made the child: it may not have got here yet.
+            sync_folder(parent)?;
+        }
+        for part in [&self.tmp, &self.new, &self.cur] {
+            make_folder(part)?;
+        }
+        self.way.last().map_or(Ok(()), |folder| sync_folder(folder))
     }
-    sync_folder(&parent)
-}
 
-/// Whether nothing of the Maildir `folder` is missing. Another program may have removed
-/// a part of it while we run.
-pub fn is_whole(folder: &Path) -> bool {
-    PARTS.iter().all(|part| folder.join(part).is_dir())
-}
+    /// Whether nothing is missing that a delivery would not miss itself. Another program
+    /// may have removed a part while we run.
+    pub fn is_whole(&self) -> bool {
+        self.cur.is_dir() && self.tmp.is_dir()
+    }
 
-/// Puts the message at `from`, complete and on disk, into `maildir` as `name`.
-pub fn deliver(from: &Path, by: Way, maildir: &Path, name: &str) -> io::Result<()> {
-    let new = maildir.join("new");
-    put(from, by, &new.join(name), &maildir.join("tmp").join(name))?;
-    // The name is on disk only when the folder is.
-    sync_folder(&new).inspect_err(|_| match by {
-        Way::Link => take_back(maildir, name),
-        // It has no other name: what cannot go back stays here.
-        Way::Move => drop(rename(&new.join(name), from)),
-    })
-}
+    /// Puts the message at `from`, complete and on disk, here as `name`.
+    pub fn deliver(&self, from: &Path, by: Way, name: &str) -> io::Result<()> {
+        let to = self.new.join(name);
+        put(from, by, &to, &self.tmp)?;
+        // The name is on disk only when the folder is.
+        sync_folder(&self.new).inspect_err(|_| match by {
+            Way::Link => self.take_back(name),
+            // It has no other name: what cannot go back stays here.
+            Way::Move => drop(rename(&to, from)),
+        })
+    }
 
-/// Takes a delivery back, as far as it can be: what stays is a duplicate once
-/// the client tries again, never a loss.
-pub fn take_back(maildir: &Path, name: &str) {
-    let _ = remove_file(&maildir.join("new").join(name));
+    /// Takes a delivery back, as far as it can be: what stays is a duplicate once
+    /// the client tries again, never a loss.
+    pub fn take_back(&self, name: &str) {
+        let _ = remove_file(&self.new.join(name));
+    }
 }
 
 #[cfg(test)]
@@ -75,8 +92,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Path::new("host.example/ann");
         for _ in 0..2 {
-            make(root.path(), folder).unwrap();
-            for part in PARTS {
+            Maildir::new(root.path(), folder).make().unwrap();
+            for part in ["tmp", "new", "cur"] {
                 let path = root.path().join(folder).join(part);
                 let mode = fs::metadata(&path).unwrap().permissions().mode();
                 assert_eq!(mode & 0o777, 0o700);
@@ -88,30 +105,32 @@ mod tests {
     #[test]
     fn a_delivery_is_a_second_name_for_the_same_file_and_can_be_taken_back() {
         let root = tempfile::tempdir().unwrap();
-        make(root.path(), Path::new("ann")).unwrap();
-        let (maildir, draft) = (root.path().join("ann"), root.path().join("draft"));
+        let maildir = Maildir::new(root.path(), Path::new("ann"));
+        maildir.make().unwrap();
+        let (new, draft) = (root.path().join("ann/new"), root.path().join("draft"));
         fs::write(&draft, "hello\n").unwrap();
         for (by, name) in [(Way::Link, "1.M1.host"), (Way::Move, "2.M2.host")] {
-            deliver(&draft, by, &maildir, name).unwrap();
-            assert_eq!(fs::read(maildir.join("new").join(name)).unwrap(), b"hello\n");
+            maildir.deliver(&draft, by, name).unwrap();
+            assert_eq!(fs::read(new.join(name)).unwrap(), b"hello\n");
         }
-        take_back(&maildir, "1.M1.host");
-        assert_eq!(names(&maildir.join("new")), ["2.M2.host"]);
+        maildir.take_back("1.M1.host");
+        assert_eq!(names(&new), ["2.M2.host"]);
         assert_eq!(names(root.path()), ["ann"]);
     }
 
     #[test]
     fn a_delivery_that_cannot_be_made_to_last_gives_a_moved_file_back() {
         let root = tempfile::tempdir().unwrap();
-        make(root.path(), Path::new("ann")).unwrap();
-        let (maildir, draft) = (root.path().join("ann"), root.path().join("draft"));
+        let maildir = Maildir::new(root.path(), Path::new("ann"));
+        maildir.make().unwrap();
+        let (new, draft) = (root.path().join("ann/new"), root.path().join("draft"));
         fs::write(&draft, "hello\n").unwrap();
         for by in [Way::Link, Way::Move] {
             // The name is given, and the sync of its folder fails.
             power::fail_at(2);
-            assert!(deliver(&draft, by, &maildir, "1.M1.host").is_err());
+            assert!(maildir.deliver(&draft, by, "1.M1.host").is_err());
             power::set(None);
-            assert!(draft.exists() && names(&maildir.join("new")).is_empty(), "{by:?}");
+            assert!(draft.exists() && names(&new).is_empty(), "{by:?}");
         }
     }
 }

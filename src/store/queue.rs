@@ -90,7 +90,7 @@ impl Queue {
     /// Prepares an entry of the message at `from`, which is complete and on disk. Nobody
     /// sees it yet.
     pub fn prepare(&self, from: &Path, by: Way, id: &str, entry: &Entry) -> io::Result<()> {
-        put(from, by, &self.path(id, "message"), &self.tmp.join(format!("{id}.message")))?;
+        put(from, by, &self.path(id, "message"), &self.tmp)?;
         let file = self.write_envelope(id, entry)?;
         sync_file(&file)
     }

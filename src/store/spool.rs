@@ -18,14 +18,14 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 
@@ -38,12 +38,16 @@ use crate::store::draft::Draft;
 use crate::store::envelope::{Entry, NextHop};
 use crate::store::folder::folder;
 use crate::store::header::Submission;
-use crate::store::maildir;
+use crate::store::maildir::Maildir;
 use crate::store::queue::{Claim, Queue, is_id, is_number};
 
 /// How many mailboxes are remembered as made before we begin to forget: a bound
 /// on memory, where every name is a mailbox.
 const KNOWN_LIMIT: usize = 10_000;
+
+/// How long the room on the disk is taken to be what it was: to ask the system for every
+/// letter costs more than to be a second late.
+const ROOM_TIME: Duration = Duration::from_secs(1);
 
 /// How much of the hostname stands in a file name, which has 255 octets in all.
 const HOSTNAME_LIMIT: usize = 128;
@@ -61,7 +65,9 @@ pub struct Spool {
     /// Messages begun by this process.
     count: AtomicU64,
     /// Mailboxes whose folders this process has seen to disk.
-    known: Mutex<HashSet<LocalMailbox>>,
+    known: Mutex<HashMap<LocalMailbox, Arc<Maildir>>>,
+    /// What room there was, and when that was asked.
+    room: Mutex<Option<(Instant, u64)>>,
 }
 
 /// How one message is called.
@@ -95,6 +101,7 @@ impl Spool {
             process: process::id(),
             count: AtomicU64::new(0),
             known: Mutex::default(),
+            room: Mutex::default(),
         };
         make_root(root)?;
         spool.make_folders()?;
@@ -117,12 +124,21 @@ impl Spool {
         format!("{}.{id}.{}", when.as_second(), self.hostname)
     }
 
-    /// How many octets can still be stored. Where the system does not tell, more
-    /// than enough: the disk itself will say no.
+    /// How many octets can still be stored, as of a moment ago. Where the system does not
+    /// tell, more than enough: the disk itself will say no.
     pub fn room(&self) -> u64 {
-        match rustix::fs::statvfs(&self.tmp) {
-            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
-            Err(_) => u64::MAX,
+        // Nothing panics while it holds this lock.
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        match *room {
+            Some((asked, octets)) if asked.elapsed() < ROOM_TIME => octets,
+            _ => {
+                let octets = match rustix::fs::statvfs(&self.tmp) {
+                    Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+                    Err(_) => u64::MAX,
+                };
+                *room = Some((Instant::now(), octets));
+                octets
+            }
         }
     }
 
@@ -166,11 +182,13 @@ impl Spool {
             .store(&draft, name, entries, origin, &mut stored)
             .and_then(|rest| self.enqueue(&draft, name, rest));
         let queued = placed.inspect_err(|_| {
-            for (mailbox, _) in &stored {
-                maildir::take_back(&self.mail.join(folder(mailbox)), &name.file);
+            for entry in &stored {
+                if let NextHop::Mailbox(mailbox) = &entry.next_hop {
+                    self.maildir(mailbox).take_back(&name.file);
+                }
             }
         })?;
-        stored.iter().for_each(|(_, entry)| log_recipients(name, entry, "stored"));
+        stored.iter().for_each(|entry| log_recipients(name, entry, "stored"));
         queued.iter().for_each(|(id, entry)| {
             log_recipients(name, entry, &format!("queued as {id}"));
         });
@@ -185,28 +203,29 @@ impl Spool {
         name: &MessageName,
         entries: Vec<Entry>,
         origin: Origin,
-        stored: &mut Vec<(LocalMailbox, Entry)>,
+        stored: &mut Vec<Entry>,
     ) -> io::Result<Vec<Entry>> {
         let (mut rest, mut broken) = (Vec::new(), Vec::new());
         let mut left = entries.len();
         for entry in entries {
             left -= 1;
-            let mailbox = match &entry.next_hop {
-                // Whoever wants a report is served by relay/, which writes reports.
-                NextHop::Mailbox(mailbox) if !entry.wants_success() => mailbox.clone(),
-                _ => {
-                    rest.push(entry);
-                    continue;
-                }
+            let NextHop::Mailbox(mailbox) = &entry.next_hop else {
+                rest.push(entry);
+                continue;
             };
+            // Whoever wants a report is served by relay/, which writes reports.
+            if entry.wants_success() {
+                rest.push(entry);
+                continue;
+            }
             // The last name takes the place of the temporary one.
             let is_last = left == 0 && rest.is_empty();
             let by = if is_last { Way::Move } else { Way::Link };
-            match self.put_into(&mailbox, draft.path(), by, &name.file) {
-                Ok(()) => stored.push((mailbox, entry)),
+            match self.put_into(mailbox, draft.path(), by, &name.file) {
+                Ok(()) => stored.push(entry),
                 Err(error) if is_full(&error) => return Err(error),
                 Err(error) => {
-                    let path = self.mail.join(folder(&mailbox));
+                    let path = self.mail.join(folder(mailbox));
                     log::error!("{}: {}: {}: {error}", name.id, entry.next_hop, path.display());
                     broken.push(error);
                     rest.push(entry);
@@ -256,19 +275,26 @@ impl Spool {
 
     /// Delivers into a mailbox, which is made if it is missing, or a part of it.
     fn put_into(&self, mailbox: &LocalMailbox, from: &Path, by: Way, file: &str) -> io::Result<()> {
-        let folder = folder(mailbox);
-        let maildir = self.mail.join(&folder);
-        if self.known().contains(mailbox) && maildir::is_whole(&maildir) {
-            return maildir::deliver(from, by, &maildir, file);
+        let known = self.known().get(mailbox).cloned();
+        if let Some(maildir) = known.filter(|maildir| maildir.is_whole()) {
+            match maildir.deliver(from, by, file) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => return done,
+            }
         }
-        maildir::make(&self.mail, &folder)?;
-        maildir::deliver(from, by, &maildir, file)?;
+        let maildir = self.maildir(mailbox);
+        maildir.make()?;
+        maildir.deliver(from, by, file)?;
         let mut known = self.known();
         if known.len() >= KNOWN_LIMIT {
             known.clear();
         }
-        known.insert(mailbox.clone());
+        known.insert(mailbox.clone(), Arc::new(maildir));
         Ok(())
+    }
+
+    fn maildir(&self, mailbox: &LocalMailbox) -> Maildir {
+        Maildir::new(&self.mail, &folder(mailbox))
     }
 
     fn make_folders(&self) -> io::Result<()> {
@@ -309,7 +335,7 @@ impl Spool {
         Ok(())
     }
 
-    fn known(&self) -> MutexGuard<'_, HashSet<LocalMailbox>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<LocalMailbox, Arc<Maildir>>> {
         // A panic elsewhere cannot leave a set half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -372,7 +398,6 @@ mod tests {
     use crate::store::envelope::entries;
     use crate::store::queue::Claimed;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     fn mailbox(name: &str) -> LocalMailbox {
         LocalMailbox { domain: "host.example".to_owned(), name: name.to_owned() }
@@ -455,10 +480,12 @@ mod tests {
     #[test]
     fn there_is_room_and_a_missing_folder_does_not_deny_it() {
         let root = tempfile::tempdir().unwrap();
-        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let open = || Spool::open(root.path(), "host.example").unwrap();
+        let (spool, other) = (open(), open());
         assert!((1..u64::MAX).contains(&spool.room()));
+        assert!(spool.room.lock().unwrap().is_some_and(|(_, octets)| octets < u64::MAX));
         fs::remove_dir_all(root.path()).unwrap();
-        assert_eq!(spool.room(), u64::MAX);
+        assert_eq!(other.room(), u64::MAX);
     }
 
     #[test]
@@ -590,7 +617,9 @@ mod tests {
     fn more_mailboxes_than_are_remembered_are_no_trouble() {
         let root = tempfile::tempdir().unwrap();
         let spool = Spool::open(root.path(), "host.example").unwrap();
-        spool.known().extend((0..KNOWN_LIMIT).map(|number| mailbox(&number.to_string())));
+        let maildir = Arc::new(spool.maildir(&mailbox("ann")));
+        let fill = |number: usize| (mailbox(&number.to_string()), Arc::clone(&maildir));
+        spool.known().extend((0..KNOWN_LIMIT).map(fill));
         deliver(&spool, &["ann"]).unwrap();
         assert_eq!(spool.known().len(), 1);
     }

@@ -36,8 +36,8 @@ pub enum IdentityError {
     Certificate(String),
     /// This is no key.
     Key(String),
-    /// The key is that of another certificate.
-    NoPair,
+    /// They do not fit together.
+    NoPair(String),
 }
 
 impl Acceptor {
@@ -118,8 +118,9 @@ mod library {
         for authority in chain {
             builder.add_extra_chain_cert(authority).map_err(no_cert)?;
         }
-        builder.set_private_key(&key).map_err(|_| IdentityError::NoPair)?;
-        builder.check_private_key().map_err(|_| IdentityError::NoPair)?;
+        builder.set_private_key(&key).and_then(|()| builder.check_private_key()).map_err(|_| {
+            IdentityError::NoPair("the key belongs to another certificate".to_owned())
+        })?;
         Ok(builder.build())
     }
 
@@ -168,13 +169,16 @@ mod library {
             let convert = "convert it with openssl pkcs8 -topk8 -nocrypt";
             IdentityError::Key(format!("this system takes PKCS#8 keys only, {convert}"))
         })?;
-        let identity = Identity::from_pkcs8(cert, key)
-            .map_err(|error| IdentityError::Key(error.to_string()))?;
-        let mut builder = TlsAcceptor::builder(identity);
+        let wrong = |error: native_tls::Error| IdentityError::NoPair(error.to_string());
+        let mut builder = TlsAcceptor::builder(Identity::from_pkcs8(cert, key).map_err(wrong)?);
         // RFC 8996: nothing older is safe.
         let acceptor = builder.min_protocol_version(Some(Protocol::Tlsv12)).build();
-        let acceptor = acceptor.map_err(|error| IdentityError::Key(error.to_string()))?;
-        if is_pair(&acceptor) { Ok(acceptor) } else { Err(IdentityError::NoPair) }
+        let acceptor = acceptor.map_err(wrong)?;
+        if is_pair(&acceptor) {
+            Ok(acceptor)
+        } else {
+            Err(IdentityError::NoPair("no handshake works with them".to_owned()))
+        }
     }
 
     /// These libraries take a certificate with the key of another one, and fail at
@@ -246,7 +250,7 @@ impl Display for IdentityError {
         match self {
             IdentityError::Certificate(why) => write!(f, "no certificate: {why}"),
             IdentityError::Key(why) => write!(f, "no key: {why}"),
-            IdentityError::NoPair => f.write_str("the key belongs to another certificate"),
+            IdentityError::NoPair(why) => f.write_str(why),
         }
     }
 }

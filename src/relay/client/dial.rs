@@ -9,7 +9,7 @@
 //!
 //! Book: docs/13-the-client-side.md.
 
-use std::fmt::{self, Debug, Display, Formatter};
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,9 @@ use crate::relay::client::extensions::Extensions;
 use crate::relay::client::{Client, GREETING};
 use crate::smtp::address::address_literal;
 use crate::smtp::answer::Answer;
-use crate::smtp::auth::exchange::ClientExchange;
+use crate::smtp::auth::exchange::{ClientExchange, Credentials};
 use crate::smtp::auth::mechanism::{self, Mechanism};
 use crate::smtp::reply::{Kind, Reply};
-use crate::smtp::text::printable;
 use crate::wire::replies::Replies;
 use crate::wire::socket::Socket;
 use crate::wire::stream::{Stream, TlsError};
@@ -83,23 +82,14 @@ pub enum Security<'a> {
     },
 }
 
-/// A name and a password.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The name as the server knows it.
-    pub user: String,
-    /// In clear, as every mechanism needs it.
-    pub password: String,
-}
-
 /// Why there is no connection that could be used.
 #[derive(Debug)]
 pub enum ConnectError {
     /// What this address, and no other, came to. Another address may do better.
     Answer(Answer),
-    /// The handshake of [`Security::Opportunistic`] failed, and why. The same
-    /// address may work with [`Security::Clear`].
-    Handshake(String),
+    /// The handshake of [`Security::Opportunistic`] failed. The same address may work
+    /// with [`Security::Clear`].
+    Handshake(Answer),
 }
 
 impl Client {
@@ -120,7 +110,6 @@ impl Client {
             extensions: Extensions::default(),
             is_open: true,
             in_transaction: false,
-            was_heard: false,
             trace: dial.trace.cloned(),
         };
         let may_encrypt = client.greet().and_then(|()| client.ask_for_tls(dial.security));
@@ -130,7 +119,7 @@ impl Client {
             client = client.start_tls(dial.security)?;
             // What was offered in the clear may have been somebody else's offer
             // (RFC 3207 section 4.2). EHLO puts the server's own in its place.
-            done = client.hello();
+            done = client.ehlo().and_then(|reply| client.introduced(&reply));
         }
         if let Some(credentials) = dial.login {
             done = done.and_then(|()| client.log_in(credentials));
@@ -166,11 +155,6 @@ impl Client {
         if reply.code() == GREETED && !is_second_here {
             reply = self.reply("EHLO")?;
         }
-        self.introduced(&reply)
-    }
-
-    fn hello(&mut self) -> Result<(), Answer> {
-        let reply = self.ehlo()?;
         self.introduced(&reply)
     }
 
@@ -226,13 +210,14 @@ impl Client {
                 .map_err(|error| TlsError::Handshake(error.to_string()))
                 .and_then(|connector| self.replies.start_tls(&connector, &self.hop, limit)),
         };
-        let because = |why: &dyn Display| format!("{}: {why}", self.hop);
+        let because = |why: &dyn Display| Answer::later(NO_TLS, format!("{}: {why}", self.hop));
         match (done, security) {
             (Ok(replies), _) => Ok(Client { replies, ..self }),
             (Err(TlsError::Injected), _) => {
-                Err(ours(NO_TLS, because(&"octets came between STARTTLS and the handshake")))
+                let why = "octets came between STARTTLS and the handshake";
+                Err(ConnectError::Answer(because(&why)))
             }
-            (Err(error), Security::Verified { .. }) => Err(ours(NO_TLS, because(&error))),
+            (Err(error), Security::Verified { .. }) => Err(ConnectError::Answer(because(&error))),
             (Err(error), _) => Err(ConnectError::Handshake(because(&error))),
         }
     }
@@ -302,13 +287,13 @@ fn open(hop: &str, address: SocketAddr, dial: &Dial) -> Result<(IpAddr, Stream),
     let our_address = tcp.local_addr().map_err(no_answer)?.ip();
     let limit = dial.patience.min(HANDSHAKE_TIME);
     let stream = Stream::Plain(Socket::new(Arc::new(tcp), limit));
-    match dial.security {
+    let stream = match dial.security {
         Security::Verified { host, connector, from_first_octet: true } => stream
             .connect_tls(connector, host)
-            .map(|stream| (our_address, stream))
-            .map_err(|error| ours(NO_TLS, format!("{hop}: {error}"))),
-        _ => Ok((our_address, stream)),
-    }
+            .map_err(|error| ours(NO_TLS, format!("{hop}: {error}")))?,
+        _ => stream,
+    };
+    Ok((our_address, stream))
 }
 
 /// A connector that takes any certificate. Only a name may be said in the handshake,
@@ -327,13 +312,6 @@ fn ours(status: (u16, u16), why: impl Into<String>) -> ConnectError {
     ConnectError::Answer(Answer::later(status, why))
 }
 
-/// The password is nobody's business.
-impl Debug for Credentials {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
 impl ConnectError {
     /// Whether nobody listens at the address, or nobody that we can reach.
     pub fn is_no_connection(&self) -> bool {
@@ -344,10 +322,8 @@ impl ConnectError {
 
 impl Display for ConnectError {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        match self {
-            ConnectError::Answer(answer) => f.write_str(&answer.text),
-            ConnectError::Handshake(why) => f.write_str(&printable(why)),
-        }
+        let (ConnectError::Answer(answer) | ConnectError::Handshake(answer)) = self;
+        f.write_str(&answer.text)
     }
 }
 

@@ -35,13 +35,10 @@ impl Extensions {
     /// clients looked for; some servers say that line alone, some both with different
     /// lists.
     pub fn mechanisms(&self) -> Vec<Mechanism> {
-        let lists = self.0.iter().filter_map(|line| {
-            let (word, list) = line.split_at_checked("AUTH".len())?;
-            let is_list = list.starts_with([' ', '=']) && word.eq_ignore_ascii_case("AUTH");
-            is_list.then_some(list)
-        });
-        let offered: Vec<_> =
-            lists.flat_map(|list| list.split([' ', '='])).filter_map(Mechanism::parse).collect();
+        let lines = self.0.iter().filter_map(|line| line.split_once([' ', '=']));
+        let lists = lines.filter(|(word, _)| word.eq_ignore_ascii_case("AUTH"));
+        let words = lists.flat_map(|(_, list)| list.split([' ', '=']));
+        let offered: Vec<_> = words.filter_map(Mechanism::parse).collect();
         Mechanism::ALL.into_iter().filter(|mechanism| offered.contains(mechanism)).collect()
     }
 

@@ -30,8 +30,9 @@ use crate::smtp::text::printable;
 use crate::wire::replies::{NoReply, Replies};
 use crate::wire::trace::Trace;
 
-pub use crate::relay::client::dial::{ConnectError, Credentials, Dial, Security};
+pub use crate::relay::client::dial::{ConnectError, Dial, Security};
 pub use crate::relay::client::transaction::{Outgoing, To};
+pub use crate::smtp::auth::exchange::Credentials;
 
 /// 421: the server closes the connection, whatever the command was
 /// (RFC 5321 section 3.8).
@@ -63,8 +64,6 @@ pub struct Client {
     is_open: bool,
     /// Whether a MAIL was sent that no final dot has ended.
     in_transaction: bool,
-    /// Whether a reply to RCPT came, or more.
-    was_heard: bool,
     trace: Option<Trace>,
 }
 
@@ -73,12 +72,6 @@ impl Client {
     /// anything else that leaves open what the next reply would mean.
     pub fn is_open(&self) -> bool {
         self.is_open
-    }
-
-    /// Whether the server has said something about a recipient. If it hung up before
-    /// that, another address may do better.
-    pub fn was_heard(&self) -> bool {
-        self.was_heard
     }
 
     /// Whether the server offers DSN, and so takes over what the sender wants to be told
@@ -124,9 +117,9 @@ impl Client {
                 // server says to it.
                 "AUTH" => trace.client(&format!("<{} octets>", octets.len())),
                 BODY => trace.client(&format!("({} octets of the message)", octets.len())),
-                _ => octets.split_inclusive(|octet| *octet == b'\n').for_each(|line| {
-                    trace.client(&printable(line.trim_ascii_end()));
-                }),
+                _ => String::from_utf8_lossy(octets)
+                    .lines()
+                    .for_each(|line| trace.client(&printable(line))),
             }
         }
         self.replies.send(octets, self.limit(step)).map_err(|why| self.lost(step, &why))
@@ -151,10 +144,14 @@ impl Client {
     /// An error unless the reply is of this kind. One that is neither that nor a
     /// refusal has no meaning here.
     fn wants(&mut self, kind: Kind, step: &str, reply: &Reply) -> Result<(), Answer> {
+        if reply.kind() == kind { Ok(()) } else { Err(self.refusal(step, reply)) }
+    }
+
+    /// What a reply means that is not the one that was wanted.
+    fn refusal(&mut self, step: &str, reply: &Reply) -> Answer {
         match reply.kind() {
-            found if found == kind => Ok(()),
-            Kind::Later | Kind::Never => Err(Answer::of(reply, &self.hop)),
-            Kind::Done | Kind::GoOn => Err(self.confused(step, reply)),
+            Kind::Later | Kind::Never => Answer::of(reply, &self.hop),
+            Kind::Done | Kind::GoOn => self.confused(step, reply),
         }
     }
 
@@ -178,13 +175,8 @@ impl Client {
 
     /// A refusal that is temporary for us, whatever its first digit says.
     fn not_now(&mut self, step: &str, reply: &Reply) -> Answer {
-        match reply.kind() {
-            Kind::Done | Kind::GoOn => self.confused(step, reply),
-            Kind::Later | Kind::Never => {
-                let answer = Answer::of(reply, &self.hop);
-                let status = Enhanced { class: 4, ..answer.status };
-                Answer { verdict: Verdict::Later, status, ..answer }
-            }
-        }
+        let answer = self.refusal(step, reply);
+        let status = Enhanced { class: 4, ..answer.status };
+        Answer { verdict: Verdict::Later, status, ..answer }
     }
 }

@@ -10,9 +10,9 @@
 //! Book: docs/13-the-client-side.md.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 
-use crate::relay::client::{BODY, CLOSING, Client, DOT};
+use crate::relay::client::{BODY, Client, DOT};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::answer::Answer;
 use crate::smtp::dsn::{MailDsn, RcptDsn};
@@ -23,10 +23,8 @@ use crate::wire::body::Stuffer;
 /// systems, so the server never waits for us to read while we wait for it to
 /// read (RFC 2920 section 3.1).
 const BATCH: usize = 100;
-/// How much of a message is read in one go.
-const READ_BLOCK: usize = 16 * 1024;
-/// How much of a message is sent in one go, each within its deadline.
-const SEND_BLOCK: usize = 64 * 1024;
+/// How much of a message is read, and sent, in one go, each within its deadline.
+const BLOCK: usize = 64 * 1024;
 
 /// 452 to RCPT: this transaction is full. Old servers say 552 instead, which has to be
 /// read as 452 (RFC 5321 section 4.5.3.1.10).
@@ -35,6 +33,12 @@ const FULL: [u16; 2] = [452, 552];
 const TOO_MANY: (u16, u16) = (5, 3);
 /// X.3.1, mail system full (section 3.4).
 const SYSTEM_FULL: (u16, u16) = (3, 1);
+
+/// An extension without which a letter cannot be sent: its keyword, the parameter of
+/// MAIL, the status where it is not offered, and why it is needed.
+type Need = (&'static str, &'static str, (u16, u16), &'static str);
+const EIGHT_BIT: Need = ("8BITMIME", " BODY=8BITMIME", (6, 3), "the message is not ASCII");
+const UTF8: Need = ("SMTPUTF8", " SMTPUTF8", (6, 7), "an address or header needs it");
 
 /// What MAIL has to say about a letter.
 #[derive(Debug, Clone, Copy)]
@@ -78,9 +82,6 @@ enum Fate {
     Ended(Answer),
 }
 
-/// A command, and whose fate its reply decides; MAIL decides that of all.
-type Command<'a> = (String, Option<&'a mut Fate>);
-
 impl Client {
     /// Sends one letter, and gives one result for each recipient, in order.
     /// `None` is for those who did not fit: call again for them, on the same
@@ -95,7 +96,12 @@ impl Client {
         recipients: &[To],
         message: &mut dyn Read,
     ) -> Vec<Option<Answer>> {
-        let mut fates: Vec<Fate> = recipients.iter().map(|to| self.first_look(to)).collect();
+        // What is known of a recipient before anything is sent.
+        let first_look = |to: &To| match self.parameter(UTF8) {
+            Err(answer) if to.mailbox.needs_smtputf8() => Fate::Ended(answer),
+            _ => Fate::Open,
+        };
+        let mut fates: Vec<Fate> = recipients.iter().map(first_look).collect();
         let end = self.transaction(letter, recipients, &mut fates, message);
         let end = end.unwrap_or_else(|why| why);
         let fits_another = self.is_open && fates.contains(&Fate::Accepted);
@@ -105,14 +111,6 @@ impl Client {
             Fate::Accepted | Fate::Open => Some(end.clone()),
         };
         fates.into_iter().map(result).collect()
-    }
-
-    /// What is known of a recipient before anything is sent.
-    fn first_look(&self, to: &To) -> Fate {
-        if to.mailbox.needs_smtputf8() && !self.extensions.has("SMTPUTF8") {
-            return Fate::Ended(self.no_smtputf8());
-        }
-        Fate::Open
     }
 
     /// One transaction. Gives the answer for all who are `Open` or `Accepted` by then:
@@ -127,71 +125,62 @@ impl Client {
         if !self.is_open {
             return Err(Answer::later((4, 2), format!("{}: the connection is closed", self.hop)));
         }
-        let mut needs_smtputf8 = letter.needs_smtputf8 || letter.from.needs_smtputf8();
-        let mut commands = Vec::new();
-        for (to, fate) in recipients.iter().zip(&mut *fates) {
-            if *fate == Fate::Open {
-                needs_smtputf8 |= to.mailbox.needs_smtputf8();
-                let dsn = self.offered_dsn(to.dsn);
-                commands.push((format!("RCPT TO:<{}>{dsn}\r\n", to.mailbox), Some(fate)));
-            }
+        // For a transaction that has no recipient left. So nobody gets this.
+        let nobody = Answer::later((5, 0), "no recipient was accepted");
+        let open = recipients.iter().zip(&*fates).filter(|(_, fate)| **fate == Fate::Open);
+        let open: Vec<&To> = open.map(|(to, _)| to).collect();
+        if open.is_empty() {
+            return Err(nobody);
         }
-        if commands.is_empty() {
-            return Err(self.nobody());
-        }
-        let parameters = self.parameters(letter, needs_smtputf8)?;
-        commands.insert(0, (format!("MAIL FROM:{}{parameters}\r\n", letter.from), None));
+        let needs_smtputf8 = letter.needs_smtputf8
+            || letter.from.needs_smtputf8()
+            || open.iter().any(|to| to.mailbox.needs_smtputf8());
+        let mail = self.parameters(letter, needs_smtputf8)?;
+        let mut commands = vec![format!("MAIL FROM:{}{mail}\r\n", letter.from)];
+        let rcpt = |to: &&To| format!("RCPT TO:<{}>{}\r\n", to.mailbox, self.offered_dsn(to.dsn));
+        commands.extend(open.iter().map(rcpt));
         self.reset()?;
-        self.envelope(commands)?;
+        self.envelope(&commands, fates)?;
         if !fates.contains(&Fate::Accepted) {
-            return Err(self.nobody());
+            return Err(nobody);
         }
         self.data(message)
-    }
-
-    /// For a transaction that has no recipient left. So nobody gets this.
-    fn nobody(&self) -> Answer {
-        Answer::later((5, 0), format!("{}: no recipient was accepted", self.hop))
     }
 
     /// What stands after the reverse-path, in the extensions that are offered;
     /// or why this letter cannot be sent through them.
     fn parameters(&self, letter: &Outgoing, needs_smtputf8: bool) -> Result<String, Answer> {
+        let (hop, size) = (&self.hop, letter.size);
         let mut parameters = String::new();
         if let Some(limit) = self.extensions.size_limit() {
-            if letter.size > limit {
-                let why = format!(
-                    "{} takes messages of at most {limit} octets, this one has {}",
-                    self.hop, letter.size
-                );
+            if size > limit {
+                let why =
+                    format!("{hop} takes messages of at most {limit} octets, this one has {size}");
                 return Err(Answer::never((3, 4), why));
             }
-            parameters += &format!(" SIZE={}", letter.size);
+            parameters += &format!(" SIZE={size}");
         }
         if letter.is_8bit {
-            if !self.extensions.has("8BITMIME") {
-                let why = format!("{} has no 8BITMIME, and the message is not ASCII", self.hop);
-                return Err(Answer::never((6, 3), why));
-            }
-            parameters += " BODY=8BITMIME";
+            parameters += self.parameter(EIGHT_BIT)?;
         }
         if needs_smtputf8 {
-            if !self.extensions.has("SMTPUTF8") {
-                return Err(self.no_smtputf8());
-            }
-            parameters += " SMTPUTF8";
+            parameters += self.parameter(UTF8)?;
         }
         Ok(parameters + &self.offered_dsn(letter.dsn))
+    }
+
+    /// What MAIL says of a need, if it can be had.
+    fn parameter(&self, need: Need) -> Result<&'static str, Answer> {
+        let (keyword, parameter, status, why) = need;
+        if self.extensions.has(keyword) {
+            return Ok(parameter);
+        }
+        Err(Answer::never(status, format!("{} has no {keyword}, and {why}", self.hop)))
     }
 
     /// The parameters of DSN, where it is offered.
     fn offered_dsn(&self, parameters: &impl Display) -> String {
         if self.has_dsn() { parameters.to_string() } else { String::new() }
-    }
-
-    fn no_smtputf8(&self) -> Answer {
-        let why = format!("{} has no SMTPUTF8, and an address or header needs it", self.hop);
-        Answer::never((6, 7), why)
     }
 
     /// Ends a transaction that came to nothing.
@@ -205,50 +194,46 @@ impl Client {
         Ok(())
     }
 
-    /// Sends MAIL and the RCPTs, and notes what each recipient was told. With
+    /// Sends MAIL and the RCPTs to those who are `Open`, and notes what each was told. With
     /// PIPELINING many go in one write; without it one (RFC 2920).
-    fn envelope(&mut self, mut commands: Vec<Command>) -> Result<(), Answer> {
+    fn envelope(&mut self, commands: &[String], fates: &mut [Fate]) -> Result<(), Answer> {
         self.in_transaction = true;
+        let mut open = fates.iter_mut().filter(|fate| **fate == Fate::Open);
         let size = if self.extensions.has("PIPELINING") { BATCH } else { 1 };
-        for batch in commands.chunks_mut(size) {
-            let text: String = batch.iter().map(|(command, _)| command.as_str()).collect();
-            self.send(if text.starts_with("MAIL") { "MAIL" } else { "RCPT" }, text.as_bytes())?;
-            self.answers_to(batch)?;
+        for batch in commands.chunks(size) {
+            let text = batch.concat();
+            self.send(step_of(&text), text.as_bytes())?;
+            let mut mail = Ok(());
+            for command in batch {
+                let step = step_of(command);
+                let reply = match self.reply(step) {
+                    Ok(reply) => reply,
+                    // What was said to MAIL counts more than that nothing follows.
+                    Err(lost) => return mail.and(Err(lost)),
+                };
+                if step == "MAIL" {
+                    mail = self.wants(Kind::Done, step, &reply);
+                // After a refused MAIL no recipient counts, but each has its reply.
+                } else if mail.is_ok()
+                    && let Some(fate) = open.next()
+                {
+                    *fate = self.told(&reply);
+                }
+                if !self.is_open {
+                    return mail.and_then(|()| Err(self.not_now(step, &reply)));
+                }
+            }
+            mail?;
         }
         Ok(())
     }
 
-    /// Reads the replies to one batch. After a refused MAIL no recipient counts, but
-    /// each has its reply.
-    fn answers_to(&mut self, batch: &mut [Command]) -> Result<(), Answer> {
-        let mut mail = Ok(());
-        for (_, fate) in batch {
-            let step = if fate.is_none() { "MAIL" } else { "RCPT" };
-            let reply = match self.reply(step) {
-                Ok(reply) => reply,
-                // What was said to MAIL counts more than that nothing follows.
-                Err(lost) => return mail.and(Err(lost)),
-            };
-            match fate {
-                None => mail = self.wants(Kind::Done, step, &reply),
-                Some(_) if mail.is_err() => {}
-                Some(fate) => **fate = self.told(&reply),
-            }
-            if !self.is_open {
-                return mail.and_then(|()| Err(self.not_now(step, &reply)));
-            }
-        }
-        mail
-    }
-
     /// What a reply to RCPT means for its recipient.
     fn told(&mut self, reply: &Reply) -> Fate {
-        self.was_heard |= reply.code() != CLOSING;
         match reply.kind() {
             Kind::Done => Fate::Accepted,
-            Kind::GoOn => Fate::Ended(self.confused("RCPT", reply)),
             Kind::Later | Kind::Never if is_full(reply) => Fate::Full(self.not_now("RCPT", reply)),
-            Kind::Later | Kind::Never => Fate::Ended(Answer::of(reply, &self.hop)),
+            Kind::Later | Kind::Never | Kind::GoOn => Fate::Ended(self.refusal("RCPT", reply)),
         }
     }
 
@@ -266,29 +251,28 @@ impl Client {
     /// Sends the message with its final dot. If the message cannot be read to
     /// its end the dot is never sent: what is there would look like all of it.
     fn message(&mut self, message: &mut dyn Read) -> Result<(), Answer> {
-        let mut block = vec![0; READ_BLOCK];
-        let mut wire = Vec::new();
+        let (mut block, mut wire) = (Vec::new(), Vec::new());
         let mut stuffer = Stuffer::default();
         loop {
-            let count = match message.read(&mut block) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    self.is_open = false;
-                    return Err(Answer::later((3, 0), format!("reading the message: {error}")));
-                }
-                Ok(count) => count,
-            };
-            if count == 0 {
+            block.clear();
+            if let Err(error) = Read::take(&mut *message, BLOCK as u64).read_to_end(&mut block) {
+                self.is_open = false;
+                return Err(Answer::later((3, 0), format!("reading the message: {error}")));
+            }
+            stuffer.push(&block, &mut wire);
+            if block.len() < BLOCK {
                 stuffer.finish(&mut wire);
                 return self.send(BODY, &wire);
             }
-            stuffer.push(block.get(..count).unwrap_or_default(), &mut wire);
-            if wire.len() >= SEND_BLOCK {
-                self.send(BODY, &wire)?;
-                wire.clear();
-            }
+            self.send(BODY, &wire)?;
+            wire.clear();
         }
     }
+}
+
+/// Which step a command is, by its verb.
+fn step_of(command: &str) -> &str {
+    command.split(' ').next().unwrap_or_default()
 }
 
 /// Whether a refusal of RCPT is about this transaction, which has no room for one more
@@ -296,10 +280,8 @@ impl Client {
 /// tells: 452 4.2.2 and 552 5.2.2 are a mailbox that is full, 552 5.3.4 a letter that
 /// is too big. One that names nothing (X.0.0, X.3.0, X.5.0) leaves it at the three digits.
 fn is_full(reply: &Reply) -> bool {
-    let is_full = FULL.contains(&reply.code());
     match reply.enhanced().map(|status| (status.subject, status.detail)) {
-        None | Some((0 | 3 | 5, 0) | SYSTEM_FULL) => is_full,
-        Some(TOO_MANY) => true,
-        Some(_) => false,
+        None | Some((0 | 3 | 5, 0) | SYSTEM_FULL) => FULL.contains(&reply.code()),
+        Some(named) => named == TOO_MANY,
     }
 }

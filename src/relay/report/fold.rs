@@ -11,35 +11,32 @@ pub const OUR_LINE: usize = 78;
 /// A longer word is broken, so that it fits after the blanks at the start of a line.
 /// Most links in replies are shorter, and stay whole.
 const WORD_LIMIT: usize = 74;
-/// How long any line may be, less a blank for folding (RFC 5322 section 2.1.1 says
-/// 998). We take longer ones; MIME does not (RFC 2045 section 2.8).
-const LINE_LIMIT: usize = 997;
+/// How long any line may be, with its LF (RFC 5322 section 2.1.1). We take longer ones;
+/// MIME does not (RFC 2045 section 2.8).
+const LINE_LIMIT: usize = 999;
 
 /// `Name: value`, folded (RFC 5322 section 2.2.3).
-pub fn field(out: &mut String, name: &str, value: &str) {
-    wrap(out, &format!("{name}: "), " ", value);
+pub fn field(name: &str, value: &str) -> String {
+    wrap(&format!("{name}: "), " ", value)
 }
 
-/// Writes words in lines, the first one after `first` and the others after `next`.
-/// Line ends among the words are blanks like others, so nothing in `words` can begin
-/// a line.
-pub fn wrap(out: &mut String, first: &str, next: &str, words: &str) {
-    let mut width = first.len();
+/// Words in lines, the first one after `first` and the others after `next`. Line ends
+/// among the words are blanks like others, so nothing in `words` can begin a line.
+pub fn wrap(first: &str, next: &str, words: &str) -> String {
+    let mut out = String::new();
+    let mut line = first.to_owned();
     let mut glue = "";
-    out.push_str(first);
     for word in words.split_whitespace().flat_map(pieces) {
-        let more = word.chars().count();
-        if !glue.is_empty() && width + glue.len() + more > OUR_LINE {
-            out.push('\n');
-            out.push_str(next);
-            (width, glue) = (next.len(), "");
+        let width = line.chars().count() + glue.len() + word.chars().count();
+        if !glue.is_empty() && width > OUR_LINE {
+            out += &(line + "\n");
+            (line, glue) = (next.to_owned(), "");
         }
-        out.push_str(glue);
-        out.push_str(&word);
-        width += glue.len() + more;
+        line += glue;
+        line += &word;
         glue = " ";
     }
-    out.push('\n');
+    out + &line + "\n"
 }
 
 /// A word, or its pieces if it is too long for a line.
@@ -51,30 +48,22 @@ fn pieces(word: &str) -> Vec<String> {
 /// The same lines, folded where one is too long for MIME, and without the two octets
 /// that must not be in text at all (RFC 2045 section 2.8).
 pub fn short_lines(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 1);
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    for mut line in text.split(|octet| *octet == b'\n') {
-        while let Some((start, rest)) = split_long(line) {
-            out.extend_from_slice(start);
-            out.extend_from_slice(b"\n ");
-            line = rest;
+    let mut out = Vec::with_capacity(text.len());
+    for mut line in text.split_inclusive(|octet| *octet == b'\n') {
+        let mut room = LINE_LIMIT;
+        while line.len() > room {
+            // UTF-8 is not cut inside a character.
+            let is_start = |at: &usize| line.get(*at).is_some_and(|octet| octet & 0xc0 != 0x80);
+            let cut = (room - 4..room).rev().find(is_start).unwrap_or(room - 1);
+            let (start, rest) = line.split_at(cut);
+            out.extend([start, b"\n "].concat());
+            (line, room) = (rest, LINE_LIMIT - 1);
         }
         out.extend_from_slice(line);
-        out.push(b'\n');
     }
-    for octet in &mut out {
-        if matches!(octet, b'\0' | b'\r') {
-            *octet = b'?';
-        }
-    }
+    let banned = out.iter_mut().filter(|octet| matches!(**octet, b'\0' | b'\r'));
+    banned.for_each(|octet| *octet = b'?');
     out
-}
-
-/// A line that is too long, in two. UTF-8 is not cut inside a character.
-fn split_long(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let is_start = |at: &usize| line.get(*at).is_some_and(|octet| octet & 0xc0 != 0x80);
-    let at = (LINE_LIMIT - 3..=LINE_LIMIT).rev().find(is_start).unwrap_or(LINE_LIMIT);
-    if line.len() > LINE_LIMIT { line.split_at_checked(at) } else { None }
 }
 
 #[cfg(test)]
@@ -83,10 +72,10 @@ mod tests {
 
     #[test]
     fn long_lines_are_folded_and_lose_nothing() {
-        let header = format!("X: {}\nY: {}", "\u{fc}".repeat(2000), "y".repeat(997 - 3));
+        let header = format!("X: {}\nY: {}\n", "\u{fc}".repeat(2000), "y".repeat(998 - 3));
         let short = String::from_utf8(short_lines(header.as_bytes())).unwrap();
         assert!(short.lines().all(|line| line.len() <= 998));
-        assert_eq!(short.replace("\n ", ""), format!("{header}\n"));
+        assert_eq!(short.replace("\n ", ""), header);
         assert_eq!(short_lines(b"a\0b\rc\n"), b"a?b?c\n");
     }
 
@@ -94,8 +83,7 @@ mod tests {
     fn words_are_kept_whole_and_a_link_too() {
         let link = format!("https://else.example/{}", "x".repeat(53));
         let words = format!("{}see {link}\r\n\tand \u{fc}", "no signature ".repeat(50));
-        let mut out = String::new();
-        field(&mut out, "Name", &words);
+        let out = field("Name", &words);
         assert!(out.lines().all(|line| line.chars().count() <= OUR_LINE));
         assert!(out.lines().skip(1).all(|line| line.starts_with(' ')));
         assert!(out.contains(&link));
@@ -106,8 +94,7 @@ mod tests {
 
     #[test]
     fn an_endless_word_is_broken() {
-        let mut out = String::new();
-        wrap(&mut out, "", "    ", &"\u{fc}".repeat(3000));
+        let out = wrap("", "    ", &"\u{fc}".repeat(3000));
         assert!(out.lines().all(|line| line.chars().count() <= OUR_LINE));
         assert_eq!(out.replace(['\n', ' '], ""), "\u{fc}".repeat(3000));
     }

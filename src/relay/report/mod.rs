@@ -95,8 +95,15 @@ pub enum Event {
 }
 
 impl Event {
-    fn is_success(self) -> bool {
-        matches!(self, Event::Relayed | Event::Expanded | Event::Delivered)
+    /// The word of the RFC, and the subject of a report in which nothing is worse.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Event::Failed => ("failed", "Your letter could not be delivered"),
+            Event::Delayed { .. } => ("delayed", "Your letter has not been delivered yet"),
+            Event::Relayed => ("relayed", "Your letter was handed on"),
+            Event::Expanded => ("expanded", "Your letter was delivered"),
+            Event::Delivered => ("delivered", "Your letter was delivered"),
+        }
     }
 }
 
@@ -104,7 +111,7 @@ impl Event {
 #[derive(Debug)]
 struct Part {
     content_type: &'static str,
-    /// Each line with its LF, none too long.
+    /// Each line with its LF, however long.
     text: Vec<u8>,
 }
 
@@ -117,58 +124,41 @@ impl Report<'_> {
         let original = original::part(self.original, has_failed, self.is_utf8);
         let parts = [human::part(self, original.what()), status::part(self), original];
         let boundary = boundary(self.id, &parts);
-        let mut out = short_lines(self.own_header(&boundary, &parts).as_bytes());
-        for part in &parts {
-            let Part { content_type, text } = part;
-            let encoding = part.encoding();
-            out.extend_from_slice(
-                format!(
-                    "\n--{boundary}\n\
-                     Content-Type: {content_type}\n\
-                     Content-Transfer-Encoding: {encoding}\n\n"
-                )
-                .as_bytes(),
+        let mut body = Vec::new();
+        for Part { content_type, text } in &parts {
+            let head = format!(
+                "\n--{boundary}\n\
+                 Content-Type: {content_type}\n\
+                 Content-Transfer-Encoding: {}\n\n",
+                encoding(text)
             );
-            out.extend_from_slice(text);
+            body.extend([head.as_bytes(), text].concat());
         }
-        out.extend_from_slice(format!("\n--{boundary}--\n").as_bytes());
-        out
+        body.extend(format!("\n--{boundary}--\n").bytes());
+        let header = self.own_header(&boundary, encoding(&body));
+        short_lines(&[header.as_bytes(), &body].concat())
     }
 
     /// `Auto-Submitted` asks other programs not to answer (RFC 3834 section 5).
     /// The parts after it may be 8-bit only if it says so itself (RFC 2045
-    /// section 6.4).
-    fn own_header(&self, boundary: &str, parts: &[Part]) -> String {
-        let is_8bit = parts.iter().any(|part| part.encoding() == "8bit");
+    /// section 6.4). The subject is the worst news.
+    fn own_header(&self, boundary: &str, encoding: &str) -> String {
+        let Report { hostname, domain, id, to, .. } = self;
+        let worst = self.about.iter().map(|one| one.event).min().unwrap_or(Event::Failed);
+        let (_, subject) = worst.words();
         format!(
             "From: Mail Delivery System <postmaster@{domain}>\n\
              To: <{to}>\n\
              Subject: {subject}\n\
-             Date: {date}\n\
+             Date: {}\n\
              Message-ID: <{id}@{hostname}>\n\
              Auto-Submitted: auto-replied\n\
              MIME-Version: 1.0\n\
              Content-Type: multipart/report; report-type=delivery-status;\n\
              \tboundary=\"{boundary}\"\n\
              Content-Transfer-Encoding: {encoding}\n",
-            domain = self.domain,
-            hostname = self.hostname,
-            to = self.to,
-            subject = self.subject(),
-            date = date(self.when),
-            id = self.id,
-            encoding = if is_8bit { "8bit" } else { "7bit" },
+            date(self.when),
         )
-    }
-
-    /// The worst news.
-    fn subject(&self) -> &'static str {
-        match self.about.iter().map(|one| one.event).min() {
-            Some(Event::Failed) | None => "Your letter could not be delivered",
-            Some(Event::Delayed { .. }) => "Your letter has not been delivered yet",
-            Some(Event::Relayed) => "Your letter was handed on",
-            Some(Event::Expanded | Event::Delivered) => "Your letter was delivered",
-        }
     }
 }
 
@@ -183,10 +173,6 @@ impl About<'_> {
 }
 
 impl Part {
-    fn encoding(&self) -> &'static str {
-        if self.text.is_ascii() { "7bit" } else { "8bit" }
-    }
-
     /// What of the letter this is, in words.
     fn what(&self) -> &'static str {
         let is_header = self.content_type.ends_with("headers");
@@ -194,20 +180,20 @@ impl Part {
     }
 }
 
+/// How this is sent (RFC 2045 section 6.2).
+fn encoding(text: &[u8]) -> &'static str {
+    if text.is_ascii() { "7bit" } else { "8bit" }
+}
+
 /// A line between the parts that stands in none of them, or a part could end
 /// itself (RFC 2046 section 5.1.1).
 fn boundary(id: &str, parts: &[Part]) -> String {
     let id: String = id.chars().take(ID_LIMIT).collect();
-    let mut number = 0_u64;
-    loop {
-        let boundary = format!("{id}={number}");
-        let is_in =
-            |part: &Part| part.text.windows(boundary.len()).any(|w| w == boundary.as_bytes());
-        if !parts.iter().any(is_in) {
-            return boundary;
-        }
-        number += 1;
-    }
+    let is_in =
+        |boundary: &[u8], part: &Part| part.text.windows(boundary.len()).any(|w| w == boundary);
+    let is_free = |boundary: &String| !parts.iter().any(|part| is_in(boundary.as_bytes(), part));
+    // There are more numbers than a part has octets.
+    (0_u64..).map(|number| format!("{id}={number}")).find(is_free).unwrap_or_default()
 }
 
 #[cfg(test)]

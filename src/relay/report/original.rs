@@ -22,8 +22,6 @@ use crate::store::header::header_of;
 /// How much is sent back, in octets: of a longer letter its header only (RFC 3461
 /// section 6.2), and of a longer header the beginning.
 const LIMIT: usize = 64 * 1024;
-/// The longest line that MIME allows (RFC 2045 section 2.8).
-const LINE_LIMIT: usize = 998;
 
 /// What can come back of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,45 +46,34 @@ impl Original {
     }
 }
 
-/// The part; the letter itself only where there `may_be_all`.
+/// The part; the letter itself only where there `may_be_all`. Only a header in UTF-8
+/// needs the newer types, which fewer programs know (RFC 6533 section 4.2).
 pub fn part(original: &Original, may_be_all: bool, is_utf8: bool) -> Part {
-    match original {
-        Original::Letter(letter) if may_be_all && can_go_back(letter, is_utf8) => whole(letter),
-        Original::Letter(letter) => header(&header_of(letter), is_utf8),
-        Original::Header(fields) => header(fields, is_utf8),
+    let mut header = match original {
+        Original::Letter(letter) => header_of(letter),
+        Original::Header(fields) => fields.clone(),
+    };
+    if let Original::Letter(letter) = original
+        && may_be_all
+        && can_go_back(letter, is_utf8)
+    {
+        let content_type = if is_global(&header) { "message/global" } else { "message/rfc822" };
+        return Part { content_type, text: letter.clone() };
     }
+    // Without SMTPUTF8 nobody knows what octets outside ASCII mean, and to a server
+    // without 8BITMIME they could not go at all (RFC 6152 section 3). The sender would
+    // not hear of the failure.
+    if !is_utf8 {
+        header.iter_mut().filter(|octet| !octet.is_ascii()).for_each(|octet| *octet = b'?');
+    }
+    let is_global = is_global(&header);
+    let content_type = if is_global { "message/global-headers" } else { "text/rfc822-headers" };
+    Part { content_type, text: header }
 }
 
 /// Whether a letter can be a part of a report unchanged.
 fn can_go_back(letter: &[u8], is_utf8: bool) -> bool {
-    letter.split(|octet| *octet == b'\n').all(|line| line.len() <= LINE_LIMIT)
-        && !letter.iter().any(|octet| matches!(octet, b'\0' | b'\r'))
-        && (is_utf8 || letter.is_ascii())
-}
-
-/// All of the letter. Only a header in UTF-8 needs the newer type, which fewer
-/// programs know (RFC 6533 section 4.2).
-fn whole(letter: &[u8]) -> Part {
-    let content_type =
-        if is_global(&header_of(letter)) { "message/global" } else { "message/rfc822" };
-    let mut text = letter.to_vec();
-    if !text.ends_with(b"\n") {
-        text.push(b'\n');
-    }
-    Part { content_type, text }
-}
-
-/// The header. Without SMTPUTF8 each octet outside ASCII is a `?`: nobody knows what
-/// it means, and to a server without 8BITMIME it could not go at all (RFC 6152
-/// section 3). The sender would not hear of the failure.
-fn header(fields: &[u8], is_utf8: bool) -> Part {
-    let mut text = short_lines(fields);
-    if !is_utf8 {
-        text.iter_mut().filter(|octet| !octet.is_ascii()).for_each(|octet| *octet = b'?');
-    }
-    let is_global = is_global(&text);
-    let content_type = if is_global { "message/global-headers" } else { "text/rfc822-headers" };
-    Part { content_type, text }
+    short_lines(letter) == letter && (is_utf8 || letter.is_ascii())
 }
 
 /// Whether a header is one that only SMTPUTF8 allows. Octets that nobody has called
@@ -130,7 +117,7 @@ mod tests {
         let long = format!("A: b\n\n{}\n", "x".repeat(999));
         let cases: [(&[u8], bool, &str, &[u8]); 9] = [
             (b"A: b\n\nc\n", false, "message/rfc822", b"A: b\n\nc\n"),
-            (b"A: b\n\nc", false, "message/rfc822", b"A: b\n\nc\n"),
+            (b"A: b\n\nc", false, "message/rfc822", b"A: b\n\nc"),
             ("A: b\n\n\u{fc}\n".as_bytes(), true, "message/rfc822", "A: b\n\n\u{fc}\n".as_bytes()),
             ("A: \u{fc}\n\nc\n".as_bytes(), true, "message/global", "A: \u{fc}\n\nc\n".as_bytes()),
             (b"A: \xfc\n\nc\n", true, "message/rfc822", b"A: \xfc\n\nc\n"),

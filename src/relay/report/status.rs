@@ -9,10 +9,9 @@
 //!
 //! Book: docs/14-the-queue.md.
 
-use std::fmt::Write as _;
-
-use crate::relay::report::fold::{field, short_lines};
+use crate::relay::report::fold::field;
 use crate::relay::report::{About, Event, Part, Report};
+use crate::smtp::answer::{Answer, Verdict};
 use crate::smtp::dsn::{OriginalRecipient, from_xtext};
 use crate::smtp::text::printable;
 use crate::store::trace::date;
@@ -24,60 +23,50 @@ const UTF8: &str = "utf-8";
 pub fn part(report: &Report) -> Part {
     let mut text = String::new();
     if let Some(envid) = report.envid {
-        whole(&mut text, "Original-Envelope-Id", &decoded(envid));
+        text += &format!("Original-Envelope-Id: {}\n", decoded(envid));
     }
     // `dns` promises a name that DNS knows (RFC 3461 section 6.3).
     let name_type = if report.hostname.contains('.') { "dns" } else { "x-local-hostname" };
-    field(&mut text, "Reporting-MTA", &format!("{name_type}; {}", report.hostname));
-    field(&mut text, "Arrival-Date", &date(report.arrived));
+    text += &field("Reporting-MTA", &format!("{name_type}; {}", report.hostname));
+    text += &field("Arrival-Date", &date(report.arrived));
     for about in report.about {
-        text.push('\n');
-        recipient(&mut text, report, about);
+        text += "\n";
+        text += &recipient(report, about);
     }
     // Only the global type may hold an address outside ASCII as it is (RFC 6533
     // section 4). Programs that know the older one are more, so ASCII goes there.
     let content_type =
         if text.is_ascii() { "message/delivery-status" } else { "message/global-delivery-status" };
-    Part { content_type, text: short_lines(text.as_bytes()) }
+    Part { content_type, text: text.into_bytes() }
 }
 
 /// The fields about one recipient (RFC 3464 section 2.3).
-fn recipient(text: &mut String, report: &Report, about: &About) {
+fn recipient(report: &Report, about: &About) -> String {
+    let mut text = String::new();
     if let Some(orcpt) = about.orcpt {
-        whole(text, "Original-Recipient", &original_recipient(orcpt, report.is_utf8));
+        let called = original_recipient(orcpt, report.is_utf8);
+        text += &format!("Original-Recipient: {called}\n");
     }
     let address = about.address();
     let address_type = if address.is_ascii() { "rfc822" } else { UTF8 };
     let address = spelt(&address, report.is_utf8);
-    whole(text, "Final-Recipient", &format!("{address_type}; {address}"));
-    let action = match about.event {
-        Event::Failed => "failed",
-        Event::Delayed { .. } => "delayed",
-        Event::Relayed => "relayed",
-        Event::Expanded => "expanded",
-        Event::Delivered => "delivered",
-    };
-    field(text, "Action", action);
-    field(text, "Status", &about.answer.status.to_string());
-    let words = &about.answer.text;
+    text += &format!("Final-Recipient: {address_type}; {address}\n");
+    text += &field("Action", about.event.words().0);
+    let Answer { verdict, status, text: words, by } = about.answer;
+    text += &field("Status", &status.to_string());
     // `smtp` promises the words of a server. Ours get a type of our own, and say
     // nothing if all went well (section 2.3.6).
-    if let Some(by) = &about.answer.by {
-        field(text, "Remote-MTA", &format!("dns; {}", printable(by)));
-        field(text, "Diagnostic-Code", &format!("smtp; {words}"));
-    } else if !about.event.is_success() {
-        field(text, "Diagnostic-Code", &format!("X-Ehlo; {words}"));
+    if let Some(by) = by {
+        text += &field("Remote-MTA", &format!("dns; {}", printable(by)));
+        text += &field("Diagnostic-Code", &format!("smtp; {words}"));
+    } else if *verdict != Verdict::Delivered {
+        text += &field("Diagnostic-Code", &format!("X-Ehlo; {words}"));
     }
-    field(text, "Last-Attempt-Date", &date(report.when));
+    text += &field("Last-Attempt-Date", &date(report.when));
     if let Event::Delayed { will_retry_until } = about.event {
-        field(text, "Will-Retry-Until", &date(will_retry_until));
+        text += &field("Will-Retry-Until", &date(will_retry_until));
     }
-}
-
-/// `Name: value` in one line.
-fn whole(out: &mut String, name: &str, value: &str) {
-    // Writing to a String cannot fail.
-    writeln!(out, "{name}: {value}").unwrap_or_default();
+    text
 }
 
 /// What the sender called the recipient, decoded (RFC 3461 section 6.3, RFC 6533
@@ -105,16 +94,11 @@ pub fn spelt(address: &str, is_utf8: bool) -> String {
     if is_utf8 || address.is_ascii() {
         return address.to_owned();
     }
-    let mut out = String::new();
-    for c in address.chars() {
-        if c.is_ascii_graphic() && !"\\+=".contains(c) {
-            out.push(c);
-        } else {
-            // Writing to a String cannot fail.
-            write!(out, "\\x{{{:02X}}}", u32::from(c)).unwrap_or_default();
-        }
-    }
-    out
+    let spelt = |c: char| {
+        let is_plain = c.is_ascii_graphic() && !"\\+=".contains(c);
+        if is_plain { c.to_string() } else { format!("\\x{{{:02X}}}", u32::from(c)) }
+    };
+    address.chars().map(spelt).collect()
 }
 
 /// The address that was spelt so; `None` if it is none.

@@ -153,17 +153,31 @@ impl ServerExchange {
     }
 }
 
-/// A client's exchange that has begun.
-pub struct ClientExchange {
-    user: String,
-    password: String,
-    next: Expected,
+/// A name and a password.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The name as the server knows it.
+    pub user: String,
+    /// In clear, as every mechanism needs it.
+    pub password: String,
 }
 
 /// The password is nobody's business.
+impl Debug for Credentials {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// A client's exchange that has begun.
+pub struct ClientExchange {
+    credentials: Credentials,
+    next: Expected,
+}
+
 impl Debug for ClientExchange {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.debug_struct("ClientExchange").field("user", &self.user).finish_non_exhaustive()
+        self.credentials.fmt(f)
     }
 }
 
@@ -198,9 +212,8 @@ impl ClientExchange {
                 (Expected::ScramFirst(began), Some(message))
             }
         };
-        let (user, password) = (user.to_owned(), password.to_owned());
-        let exchange = ClientExchange { user, password, next };
-        (exchange, initial.map(|text| BASE64.encode(text)))
+        let credentials = Credentials { user: user.to_owned(), password: password.to_owned() };
+        (ClientExchange { credentials, next }, initial.map(|text| BASE64.encode(text)))
     }
 
     /// Whether nothing is open any more. A server that says 235 before that has
@@ -213,16 +226,16 @@ impl ClientExchange {
     pub fn answer(&mut self, challenge: &str) -> Result<String, BadChallenge> {
         let challenge = BASE64.decode(challenge).map_err(|_| BadChallenge)?;
         let challenge = String::from_utf8(challenge).map_err(|_| BadChallenge)?;
+        let Credentials { user, password } = &self.credentials;
         let (next, response) = match &self.next {
             Expected::Nothing => return Err(BadChallenge),
-            Expected::LoginName => (Expected::LoginPassword, self.user.clone()),
-            Expected::LoginPassword => (Expected::Nothing, self.password.clone()),
+            Expected::LoginName => (Expected::LoginPassword, user.clone()),
+            Expected::LoginPassword => (Expected::Nothing, password.clone()),
             Expected::CramMd5 => {
-                let response = cram_md5::response(&self.user, &self.password, &challenge);
-                (Expected::Nothing, response)
+                (Expected::Nothing, cram_md5::response(user, password, &challenge))
             }
             Expected::ScramFirst(began) => {
-                let (response, proof) = began.prove(&challenge, &self.password)?;
+                let (response, proof) = began.prove(&challenge, password)?;
                 (Expected::ScramFinal(proof), response)
             }
             Expected::ScramFinal(proof) if challenge == *proof => {

@@ -14,7 +14,8 @@
 mod ours;
 mod parse;
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{self, Display, Formatter};
+use std::io::Write as _;
 use std::str::FromStr;
 
 use crate::smtp::text::printable;
@@ -107,14 +108,14 @@ impl Reply {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let last = self.lines.len().saturating_sub(1);
         for (number, text) in self.lines.iter().enumerate() {
-            let mut line = String::with_capacity(REPLY_LINE_LIMIT);
             let separator = if number == last { ' ' } else { '-' };
-            // Writing to a String cannot fail.
+            let start = out.len();
+            // Writing to a Vec cannot fail.
             let _ = match self.enhanced {
-                Some(enhanced) => write!(line, "{}{separator}{enhanced} {text}", self.code),
-                None => write!(line, "{}{separator}{text}", self.code),
+                Some(enhanced) => write!(out, "{}{separator}{enhanced} {text}", self.code),
+                None => write!(out, "{}{separator}{text}", self.code),
             };
-            out.extend(line.bytes().take(REPLY_LINE_LIMIT - "\r\n".len()));
+            out.truncate(start + REPLY_LINE_LIMIT - "\r\n".len());
             out.extend_from_slice(b"\r\n");
         }
     }
