@@ -46,6 +46,8 @@ pub enum Command {
     Rcpt(Rcpt),
     /// `DATA`: the message follows.
     Data,
+    /// `BDAT size [LAST]`: a part of the message follows at once (RFC 3030).
+    Bdat(Chunk),
     /// `RSET`: forget the transaction.
     Rset,
     /// `NOOP`: are you there?
@@ -98,6 +100,15 @@ pub struct Rcpt {
     pub dsn: RcptDsn,
 }
 
+/// What BDAT says: how much of the message comes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// In octets, which begin right after the line.
+    pub size: u64,
+    /// Whether the message ends with it.
+    pub is_last: bool,
+}
+
 impl Command {
     /// Reads one line, without its CR LF; blanks at its end do not count. The
     /// error is the reply to give.
@@ -108,6 +119,11 @@ impl Command {
         }
         if let Some(name) = after_verb(line, "HELO") {
             return client_name("HELO", name).map(Command::Helo);
+        }
+        // Before anything else can be found wrong with it: after a BDAT come octets, and
+        // whoever asks has to know that it was one.
+        if let Some(argument) = after_verb(line, "BDAT") {
+            return chunk(argument).map(Command::Bdat);
         }
         let line = std::str::from_utf8(line).map_err(|_| reply::not_text())?;
         let line = line.trim_end_matches(BLANKS);
@@ -175,6 +191,29 @@ fn auth(argument: &str) -> Result<Command, Reply> {
         (Some(mechanism), initial, None) => Ok(Command::Auth { mechanism, initial }),
         _ => Err(reply::bad_argument("AUTH mechanism [initial-response]")),
     }
+}
+
+/// `size [LAST]` (RFC 3030 section 2). The grammar sets no limit to the digits; a number
+/// too large for us becomes the largest we know, as in SIZE.
+fn chunk(argument: &[u8]) -> Result<Chunk, Reply> {
+    let is_blank = |octet: &u8| BLANKS.contains(&char::from(*octet));
+    let mut words = argument.split(is_blank).filter(|word| !word.is_empty());
+    let wrong = || reply::bad_argument("BDAT size [LAST], and size octets right after the line");
+    let size = words.next().and_then(number).ok_or_else(wrong)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Chunk { size, is_last: false }),
+        (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => {
+            Ok(Chunk { size, is_last: true })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// Digits, and nothing else: no sign, no blank.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    Some(digits.parse().unwrap_or(u64::MAX))
 }
 
 /// Reads `FROM:<reverse-path> [parameters]`, which follows MAIL.
@@ -282,14 +321,9 @@ fn parameters(rest: &str) -> Option<impl Iterator<Item = &str>> {
 /// The value of SIZE. A number too large for us is still a number: it becomes
 /// the largest we know, and the limit refuses it with 552.
 fn size(value: Option<&str>) -> Result<u64, Reply> {
-    let digits = value.unwrap_or("");
-    let is_number =
-        (1..=SIZE_DIGITS).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
-    if is_number {
-        Ok(digits.parse().unwrap_or(u64::MAX))
-    } else {
-        Err(reply::bad_parameter("SIZE is a number of octets, up to 20 digits"))
-    }
+    let digits = value.filter(|digits| digits.len() <= SIZE_DIGITS);
+    let size = digits.and_then(|digits| number(digits.as_bytes()));
+    size.ok_or(reply::bad_parameter("SIZE is a number of octets, up to 20 digits"))
 }
 
 #[cfg(test)]
@@ -348,6 +382,42 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_has_a_size_of_digits_and_may_be_the_last() {
+        for (line, size, is_last) in [
+            ("BDAT 0", 0, false),
+            ("bdat 7 last", 7, true),
+            ("BDAT 007  LAST ", 7, true),
+            ("BDAT\t12", 12, false),
+            ("BDAT 9223372036854775808", 1 << 63, false),
+            ("BDAT 100000000000000000000000000000000000 LAST", u64::MAX, true),
+        ] {
+            let command = Command::parse(line.as_bytes());
+            assert_eq!(command, Ok(Command::Bdat(Chunk { size, is_last })), "{line}");
+        }
+        for line in [
+            &b"BDAT"[..],
+            b"BDAT LAST",
+            b"BDAT +1",
+            b"BDAT -1",
+            b"BDAT 1x",
+            b"BDAT 0x1",
+            b"BDAT 1,LAST",
+            b"BDAT 1 FIRST",
+            b"BDAT 1 LAST LAST",
+            b"BDAT 1 \xff",
+            b"BDAT \xd9\xa1",
+        ] {
+            let reply = Command::parse(line).unwrap_err();
+            assert_eq!(
+                (reply.code(), reply.enhanced().unwrap().to_string()),
+                (501, "5.5.4".to_owned()),
+                "{line:?}"
+            );
+        }
+        assert_eq!(refusal("BDATA 1"), "500 5.5.2");
+    }
+
+    #[test]
     fn wrong_parameters_are_told_from_unknown_ones() {
         for (line, code) in [
             ("MAIL FROM:<> SIZE", "501 5.5.4"),
@@ -400,7 +470,8 @@ mod tests {
     #[test]
     fn any_octets_parse_or_are_refused_without_a_panic() {
         fn holds(verb: u8, rest: Vec<u8>) -> bool {
-            let verbs: [&[u8]; 5] = [b"MAIL FROM:", b"RCPT TO:<", b"EHLO ", b"MAIL FROM:<> ", b""];
+            let verbs: [&[u8]; 6] =
+                [b"MAIL FROM:", b"RCPT TO:<", b"EHLO ", b"MAIL FROM:<> ", b"BDAT ", b""];
             let line = [verbs[usize::from(verb) % verbs.len()], &rest].concat();
             match Command::parse(&line) {
                 Ok(_) => true,

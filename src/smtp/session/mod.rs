@@ -313,6 +313,9 @@ impl Session {
             }
             (state, Command::Data) => go(state, reply::bad_sequence("say MAIL and RCPT first")),
 
+            // Known, and nothing yet behind it.
+            (state, Command::Bdat(_)) => go(state, reply::not_offered("BDAT")),
+
             // RSET drops the transaction and keeps the client's name (section 4.1.1.5).
             (State::Mail(_) | State::Rcpt(_), Command::Rset) => go(State::Ready, reply::ok()),
             (state, Command::Rset) => go(state, reply::ok()),

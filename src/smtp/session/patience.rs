@@ -21,7 +21,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use crate::smtp::command::Command;
+use crate::smtp::command::{Chunk, Command};
 use crate::smtp::reply::{self, Reply};
 
 /// How many 5yz replies a client may collect. People who type by hand stay far
@@ -142,6 +142,8 @@ pub fn is_errand(command: &Command) -> bool {
         | Command::Help
         | Command::Vrfy
         | Command::Expn => true,
+        // A chunk of nothing is one, unless the message ends with it.
+        Command::Bdat(Chunk { size, is_last }) => *size == 0 && !is_last,
         Command::Mail(_)
         | Command::Rcpt(_)
         | Command::Data

@@ -61,6 +61,8 @@ fn of_command(command: &Command, line: &[u8], may_hold_password: bool) -> String
         // Names are repeated to everybody in the greeting and in `Received`.
         Command::Ehlo(_) | Command::Helo(_) => printable(line),
         Command::Data | Command::Rset | Command::StartTls | Command::Quit => printable(line),
+        // A number, and LAST: there is no room for anything else.
+        Command::Bdat(_) => printable(line),
         // No SMTP client: it has no password of ours.
         Command::Http => printable(line),
     }
