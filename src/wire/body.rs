@@ -1,8 +1,9 @@
 //! Dot-stuffing and line ends of a message, in both directions, on slices.
 //!
-//! On the wire a message ends with a line that holds one dot, so every line of
+//! After DATA a message ends with a line that holds one dot, so every line of
 //! the message that begins with a dot gets another one in front (RFC 5321
-//! section 4.5.2). On disk there are no such dots, and lines end with LF.
+//! section 4.5.2). In the chunks of BDAT its length is known, and there are no such
+//! dots (RFC 3030). On disk there are none either, and lines end with LF.
 //!
 //! In: octets as they arrive, cut anywhere. Out: the same octets cleaned, in the
 //! place where they lie, and whether that was the end, or a CR or LF that stands
@@ -22,6 +23,8 @@ use memchr::memchr2;
 pub struct Unstuffer {
     at: At,
     octets: u64,
+    /// Whether the dots of DATA are in it.
+    has_dots: bool,
 }
 
 /// What the octets before this one were.
@@ -64,11 +67,17 @@ pub enum Then {
 
 impl Default for Unstuffer {
     fn default() -> Unstuffer {
-        Unstuffer { at: At::LineStart, octets: 0 }
+        Unstuffer { at: At::LineStart, octets: 0, has_dots: true }
     }
 }
 
 impl Unstuffer {
+    /// For the chunks of BDAT, one after another: a dot is a dot, and
+    /// [`Unstuffer::finish`] says where the message ends. All else is as after DATA.
+    pub fn of_chunks() -> Unstuffer {
+        Unstuffer { has_dots: false, ..Unstuffer::default() }
+    }
+
     /// Cleans the next input of a message, and takes all of it unless the message ends
     /// in it. What is kept moves to the front, so that it is one piece; what stands
     /// after it in `input` is worth nothing then, up to what was not taken. After
@@ -80,7 +89,7 @@ impl Unstuffer {
             // Where the machine is next, how many octets it takes, how many of them stay.
             let (at, takes, keeps) = match (self.at, first) {
                 // A dot at the start of a line is never part of the message.
-                (At::LineStart, b'.') => (At::Dot, 1, 0),
+                (At::LineStart, b'.') if self.has_dots => (At::Dot, 1, 0),
                 (At::Dot, b'\r') => (At::DotCr, 1, 0),
                 (At::LineStart | At::Text, b'\r') => (At::Cr, 1, 0),
                 // A CR disappears, and the LF after it stands for both.
@@ -117,6 +126,23 @@ impl Unstuffer {
         Cleaned { text, taken, then }
     }
 
+    /// The last chunk is over: what has to follow it in file form, or `None` after a CR
+    /// that will not get its LF.
+    ///
+    /// A message is text, and text is lines, each with its CR LF (RFC 3030 section 4.2).
+    /// Nothing says what becomes of a last one without it; after DATA the client would
+    /// have had to complete it (RFC 5321 section 4.1.1.4), so here that is done for it.
+    pub fn finish(&mut self) -> Option<&'static [u8]> {
+        match self.at {
+            At::LineStart => Some(b""),
+            At::Cr | At::DotCr => None,
+            At::Text | At::Dot => {
+                (self.at, self.octets) = (At::LineStart, self.octets + 2);
+                Some(b"\n")
+            }
+        }
+    }
+
     /// How large the message is so far: octets as sent, line ends as two, without
     /// the dots that stuffing added and the final one (RFC 1870 section 5).
     pub fn octets(&self) -> u64 {
@@ -134,19 +160,26 @@ fn length_of_text(input: &[u8], start: usize) -> usize {
 #[derive(Debug, Clone)]
 pub struct Stuffer {
     at_line_start: bool,
+    /// Whether it goes after DATA, with dots.
+    has_dots: bool,
 }
 
 impl Default for Stuffer {
     fn default() -> Stuffer {
-        Stuffer { at_line_start: true }
+        Stuffer { at_line_start: true, has_dots: true }
     }
 }
 
 impl Stuffer {
+    /// For the chunks of BDAT: line ends become CR LF, and there are no dots.
+    pub fn of_chunks() -> Stuffer {
+        Stuffer { has_dots: false, ..Stuffer::default() }
+    }
+
     /// Appends the wire form of `input`, which may be cut anywhere, to `out`.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
         for line in input.split_inclusive(|octet| *octet == b'\n') {
-            if self.at_line_start && line.first() == Some(&b'.') {
+            if self.has_dots && self.at_line_start && line.first() == Some(&b'.') {
                 out.push(b'.');
             }
             match line.strip_suffix(b"\n") {
@@ -164,12 +197,14 @@ impl Stuffer {
     }
 
     /// Appends the end of the message: the last line end, if the message had
-    /// none, and the line with the single dot.
+    /// none, and after DATA the line with the single dot.
     pub fn finish(self, out: &mut Vec<u8>) {
         if !self.at_line_start {
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b".\r\n");
+        if self.has_dots {
+            out.extend_from_slice(b".\r\n");
+        }
     }
 }
 
@@ -306,6 +341,97 @@ mod tests {
             read(&wire, &[]) == Read::Message { text: file, octets, left: 0 }
         }
         quickcheck::quickcheck(holds as fn(Vec<u8>, usize) -> bool);
+    }
+
+    /// What becomes of a message in chunks that end at `cuts`.
+    fn in_chunks(input: &[u8], cuts: &[usize]) -> Read {
+        let mut unstuffer = Unstuffer::of_chunks();
+        let mut text = Vec::new();
+        let mut start = 0;
+        for &end in cuts.iter().chain([&input.len()]) {
+            let mut chunk = input[start..end].to_vec();
+            let Cleaned { text: cleaned, taken, then } = unstuffer.clean(&mut chunk);
+            text.extend_from_slice(cleaned);
+            match then {
+                Then::More => assert_eq!(taken, end - start, "all of it has to be taken"),
+                Then::BareNewline => return Read::BareNewline,
+                Then::Complete => panic!("there is no dot in {input:?}"),
+            }
+            start = end;
+        }
+        match unstuffer.finish() {
+            Some(end) => {
+                text.extend_from_slice(end);
+                Read::Message { text, octets: unstuffer.octets(), left: 0 }
+            }
+            None => Read::BareNewline,
+        }
+    }
+
+    /// A chunk may end anywhere, between CR and LF too.
+    #[test]
+    fn a_message_in_any_chunks_is_what_it_is_after_data() {
+        fn holds(octets: Vec<u8>, cuts: Vec<u8>) -> bool {
+            let message = from_alphabet(&octets);
+            let mut cuts: Vec<usize> =
+                cuts.iter().map(|&cut| usize::from(cut).min(message.len())).collect();
+            cuts.sort_unstable();
+            // What an honest client makes of the same message for DATA.
+            let mut stuffed = Vec::new();
+            for line in message.split_inclusive(|&octet| octet == b'\n') {
+                if line.starts_with(b".") {
+                    stuffed.push(b'.');
+                }
+                stuffed.extend_from_slice(line);
+            }
+            if !matches!(message.last(), None | Some(b'\r' | b'\n')) {
+                stuffed.extend_from_slice(b"\r\n");
+            }
+            stuffed.extend_from_slice(b".\r\n");
+            in_chunks(&message, &cuts) == by_the_book(&stuffed)
+        }
+        quickcheck::quickcheck(holds as fn(Vec<u8>, Vec<u8>) -> bool);
+    }
+
+    #[test]
+    fn in_chunks_nothing_but_the_line_ends_changes() {
+        let message = |text: &[u8], octets| Read::Message { text: text.to_vec(), octets, left: 0 };
+        for (input, whole) in [
+            (&b""[..], message(b"", 0)),
+            (b".\r\n", message(b".\n", 3)),
+            (b"..a\r\n.\r\n", message(b"..a\n.\n", 8)),
+            (b"a", message(b"a\n", 3)),
+            (b".", message(b".\n", 3)),
+            (b"a\r\n\r\n", message(b"a\n\n", 5)),
+            (b"a\r", Read::BareNewline),
+            (b".\r", Read::BareNewline),
+            (b"a\n", Read::BareNewline),
+            (b"\r\r\n", Read::BareNewline),
+        ] {
+            for first in 0..=input.len() {
+                for second in first..=input.len() {
+                    assert_eq!(
+                        in_chunks(input, &[first, second]),
+                        whole,
+                        "{input:?} {first} {second}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_in_chunks_comes_back_octet_for_octet() {
+        let file = b".\n..a\n\nb\n";
+        let mut stuffer = Stuffer::of_chunks();
+        let mut wire = Vec::new();
+        stuffer.push(file, &mut wire);
+        stuffer.finish(&mut wire);
+        assert_eq!(wire, b".\r\n..a\r\n\r\nb\r\n");
+        assert_eq!(
+            in_chunks(&wire, &[2, 3]),
+            Read::Message { text: file.to_vec(), octets: 13, left: 0 }
+        );
     }
 
     #[test]
