@@ -198,14 +198,13 @@ fn auth(argument: &str) -> Result<Command, Reply> {
 fn chunk(argument: &[u8]) -> Result<Chunk, Reply> {
     let is_blank = |octet: &u8| BLANKS.contains(&char::from(*octet));
     let mut words = argument.split(is_blank).filter(|word| !word.is_empty());
-    let wrong = || reply::bad_argument("BDAT size [LAST], and size octets right after the line");
-    let size = words.next().and_then(number).ok_or_else(wrong)?;
+    let size = words.next().and_then(number).ok_or_else(reply::bad_chunk)?;
     match (words.next(), words.next()) {
         (None, _) => Ok(Chunk { size, is_last: false }),
         (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => {
             Ok(Chunk { size, is_last: true })
         }
-        _ => Err(wrong()),
+        _ => Err(reply::bad_chunk()),
     }
 }
 

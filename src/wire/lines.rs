@@ -133,7 +133,7 @@ impl Wire {
             return Err(LineError::Bad(BadLine::too_long(&self.line)));
         }
         if self.line.contains(&0) {
-            return Err(LineError::Bad(BadLine::Nul));
+            return Err(LineError::Bad(BadLine::nul(&self.line)));
         }
         self.line.truncate(self.line.len() - b"\r\n".len());
         Ok(())
@@ -192,7 +192,7 @@ impl Wire {
         Ok(())
     }
 
-    /// From here to [`Wire::end_message`] the input is a message.
+    /// From here to [`Wire::end_message`] or [`Wire::end_chunk`] the input is a message.
     pub fn begin_message(&mut self) {
         self.renew_stretch();
     }
@@ -219,12 +219,37 @@ impl Wire {
         }
     }
 
+    /// The same for a chunk of which `left` octets are still to come: no more than these
+    /// are handed out. What follows them is a command.
+    pub fn arrived_of(&mut self, left: u64) -> Result<&mut [u8], Lost> {
+        let arrived = self.arrived()?;
+        let count = arrived.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let (chunk, _) = arrived.split_at_mut(count);
+        Ok(chunk)
+    }
+
+    /// A chunk of `octets` was read; commands follow.
+    pub fn end_chunk(&self, octets: u64) {
+        self.show(&format!("(a chunk of {octets} octets)"));
+    }
+
+    /// Reads a chunk of `octets` and forgets it.
+    pub fn skip_chunk(&mut self, octets: u64) -> Result<(), Lost> {
+        self.begin_message();
+        let mut left = octets;
+        while left > 0 {
+            let count = self.arrived_of(left)?.len();
+            self.take(count);
+            left = left.saturating_sub(count as u64);
+        }
+        self.end_chunk(octets);
+        Ok(())
+    }
+
     /// The message had `octets`, and is going to be stored; commands follow. What the
     /// client has sent after it stays.
     pub fn end_message(&mut self, octets: u64) -> Result<(), Lost> {
-        if let Some(trace) = &self.trace {
-            trace.client(&format!("(a message of {octets} octets)"));
-        }
+        self.show(&format!("(a message of {octets} octets)"));
         // A client that did not wait for our 354 has not got it yet, and a disk may
         // take long.
         self.flush()
@@ -241,6 +266,13 @@ impl Wire {
         // Whoever did not take our replies has nothing to wait for.
         if is_said.and_then(|()| self.stream.end_of_output()).is_ok() {
             self.stream.socket().read_away(linger);
+        }
+    }
+
+    /// Puts what is not shown octet for octet into the trace.
+    fn show(&self, what: &str) {
+        if let Some(trace) = &self.trace {
+            trace.client(what);
         }
     }
 
@@ -468,6 +500,42 @@ mod tests {
         assert!(!wire.owed.is_empty());
         wire.end_message(1).unwrap();
         assert!(wire.owed.is_empty());
+    }
+
+    #[test]
+    fn a_chunk_is_so_many_octets_however_they_are_cut_and_commands_follow() {
+        let input = b"NOOP\r\nRSET\r\nQUIT\r\nHELP\r\n";
+        for part in [1, 2, 3, 7, input.len()] {
+            let (mut wire, mut peer) = pair();
+            let sender = std::thread::spawn(move || {
+                for octets in input.chunks(part) {
+                    peer.write_all(octets).unwrap();
+                }
+            });
+            assert_eq!(next(&mut wire), "NOOP");
+            wire.skip_chunk(6).unwrap();
+            wire.skip_chunk(0).unwrap();
+            assert_eq!(next(&mut wire), "QUIT", "in parts of {part}");
+            wire.begin_message();
+            let mut left = 5;
+            while left > 0 {
+                let count = wire.arrived_of(left).unwrap().len();
+                assert!((1..=left).contains(&(count as u64)));
+                wire.take(count);
+                left -= count as u64;
+            }
+            wire.end_chunk(5);
+            assert!(matches!(wire.read_line(LIMIT), Err(LineError::Bad(BadLine::BareNewline))));
+            sender.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_client_that_goes_inside_a_chunk_is_gone() {
+        let (mut wire, mut peer) = pair();
+        peer.write_all(b"12345").unwrap();
+        drop(peer);
+        assert!(matches!(wire.skip_chunk(6), Err(Lost::Gone)));
     }
 
     #[test]

@@ -212,6 +212,12 @@ pub fn bad_argument(form: &str) -> Reply {
     Reply::new(501, (5, 4), format!("the form is: {form}"))
 }
 
+/// 501 5.5.4: a BDAT of which nobody knows how many octets follow it (RFC 3030 section
+/// 2). The connection closes.
+pub fn bad_chunk() -> Reply {
+    bad_argument("BDAT size [LAST], and that many octets right after the line")
+}
+
 /// 501 5.5.4: a parameter we know, with a wrong value or given twice.
 pub fn bad_parameter(why: &str) -> Reply {
     Reply::new(501, (5, 4), why.to_owned())

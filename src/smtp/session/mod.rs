@@ -27,7 +27,7 @@ use crate::smtp::auth::exchange::ServerExchange;
 use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, after_verb};
 use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::session::patience::{Enough, Patience, is_errand};
-use crate::smtp::session::shown::{is_auth, is_path_command};
+use crate::smtp::session::shown::{is_auth, is_bdat, is_path_command};
 use crate::smtp::site::Site;
 
 pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Outside, Step};
@@ -151,7 +151,7 @@ impl Session {
         // `line_limit` lets longer ones in for AUTH alone.
         let is_too_long = line.len() + "\r\n".len() > COMMAND_LINE_LIMIT && !is_auth(line);
         if is_too_long && !matches!(self.state, State::Auth(_)) {
-            return self.bad_line(BadLine::TooLong);
+            return self.bad_line(BadLine::too_long(line));
         }
         if let Some(step) = self.outlasted() {
             return step;
@@ -170,6 +170,8 @@ impl Session {
                     enough = if is_errand(&command) { self.patience.errand() } else { None };
                     self.command(state, command)
                 }
+                // What follows may be a letter, and not a line of it may be run.
+                Err(reply) if is_bdat(line) => close(reply, Farewell::UnknownChunk),
                 Err(reply) => go(state, reply),
             },
         };
@@ -196,6 +198,7 @@ impl Session {
             BadLine::TooLong if !was_auth => reply::line_too_long(),
             BadLine::TooLong | BadLine::AuthTooLong => reply::auth_line_too_long(),
             BadLine::Nul => reply::nul_in_command(),
+            BadLine::Bdat => return self.part(reply::bad_chunk(), Farewell::UnknownChunk),
             // Somebody may have wanted the rest to be taken for a command.
             BadLine::BareNewline => return self.part(reply::bare_newline(), Farewell::BareNewline),
             BadLine::Tls => return self.part(reply::not_tls(), Farewell::Tls),

@@ -96,6 +96,11 @@ pub fn is_auth(line: &[u8]) -> bool {
     line.trim_ascii_start().get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH"))
 }
 
+/// Whether a line is, or wants to be, a BDAT command.
+pub fn is_bdat(line: &[u8]) -> bool {
+    after_verb(line, "BDAT").is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use crate::smtp::session::Role;

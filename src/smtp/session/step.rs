@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::smtp::reply::Reply;
 use crate::smtp::session::patience::Enough;
-use crate::smtp::session::shown::is_auth;
+use crate::smtp::session::shown::{is_auth, is_bdat};
 use crate::smtp::session::transaction::Envelope;
 
 /// The answer to one line, and what follows it.
@@ -64,6 +64,10 @@ pub enum Farewell {
     BareNewline,
     /// A bare CR or LF inside a message.
     Smuggling,
+    /// A BDAT that does not say how much follows.
+    UnknownChunk,
+    /// A chunk that is not worth reading to its end.
+    HugeChunk,
     /// The client speaks HTTP.
     Http,
     /// The client speaks TLS where clear text is expected.
@@ -89,6 +93,9 @@ pub enum BadLine {
     BareNewline,
     /// It holds a NUL.
     Nul,
+    /// It is one of these two and began with BDAT: how much of a message follows is not
+    /// known.
+    Bdat,
     /// It is the start of a TLS handshake.
     Tls,
 }
@@ -135,7 +142,18 @@ impl Default for Outside {
 impl BadLine {
     /// A line that is too long, of which this is the start.
     pub fn too_long(start: &[u8]) -> BadLine {
-        if is_auth(start) { BadLine::AuthTooLong } else { BadLine::TooLong }
+        if is_auth(start) {
+            BadLine::AuthTooLong
+        } else if is_bdat(start) {
+            BadLine::Bdat
+        } else {
+            BadLine::TooLong
+        }
+    }
+
+    /// This line, which holds a NUL.
+    pub fn nul(line: &[u8]) -> BadLine {
+        if is_bdat(line) { BadLine::Bdat } else { BadLine::Nul }
     }
 }
 
@@ -145,6 +163,7 @@ impl Display for BadLine {
             BadLine::TooLong | BadLine::AuthTooLong => "a line that is too long",
             BadLine::BareNewline => "a line with a bare CR or LF",
             BadLine::Nul => "a line with a NUL",
+            BadLine::Bdat => "a BDAT that is no text or too long",
             BadLine::Tls => "the beginning of a TLS handshake",
         })
     }
@@ -168,6 +187,8 @@ impl Display for Farewell {
             Farewell::Injection => "commands right after STARTTLS, perhaps somebody in between",
             Farewell::BareNewline => "bare CR or LF in a command",
             Farewell::Smuggling => "bare CR or LF in a message, perhaps an attempt to smuggle one",
+            Farewell::UnknownChunk => "a BDAT of another form, and nobody knows what follows it",
+            Farewell::HugeChunk => "a chunk that would never end",
             Farewell::Http => "HTTP on the SMTP port, probably a browser or a scanner",
             Farewell::Tls => {
                 "TLS on the clear port, the client should use STARTTLS or another port"
