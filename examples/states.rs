@@ -196,6 +196,7 @@ fn name_of(state: &State) -> &'static str {
         State::Ready => "Ready",
         State::Mail(_) => "Mail",
         State::Rcpt(_) => "Rcpt",
+        State::Chunks { .. } => "Chunks",
         State::Auth(_) => "Auth",
         State::Closed => CLOSED,
     }
@@ -231,7 +232,7 @@ fn probe(mut session: Session, event: &Event) -> Answer {
                 Next::Message(_) => {
                     format!("{}, {}", codes(&step), codes(&session.message_ended(outcome)))
                 }
-                Next::Command | Next::StartTls | Next::Close(_) => codes(&step),
+                Next::Command | Next::Chunk(_) | Next::StartTls | Next::Close(_) => codes(&step),
             }
         }
     };
@@ -248,9 +249,10 @@ fn log_in(session: &mut Session, response: &str) -> Step {
 
 /// `250 2.1.0`, or `354` where there is no enhanced code.
 fn codes(step: &Step) -> String {
-    match step.reply.enhanced() {
-        Some(enhanced) => format!("{} {enhanced}", step.reply.code()),
-        None => step.reply.code().to_string(),
+    let Some(reply) = &step.reply else { return "a chunk".to_owned() };
+    match reply.enhanced() {
+        Some(enhanced) => format!("{} {enhanced}", reply.code()),
+        None => reply.code().to_string(),
     }
 }
 
@@ -419,7 +421,7 @@ pub fn svg() -> String {
     }
     draw_box(&mut svg, MARGIN, FLOOR_TOP, width - 2 * MARGIN, CLOSED);
     // The server speaks first.
-    let greeting = format!("{} greeting", session_in(STATES[0]).greet().reply.code());
+    let greeting = format!("{} greeting", codes(&session_in(STATES[0]).greet()));
     draw_line(&mut svg, &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
     let note = "Everything else is answered and leaves the state as it is.";

@@ -531,10 +531,11 @@ impl Conversation {
             start: 0,
             next: Next::Command,
         };
-        this.session.greet().reply.write_to(&mut this.heard);
+        let greeting = this.session.greet();
+        this.hear(greeting);
         while this.steps < STEPS {
             match this.next {
-                Next::Close(_) | Next::StartTls => return this,
+                Next::Close(_) | Next::StartTls | Next::Chunk(_) => return this,
                 Next::Message(_) => this.say(&[&message(chance)[..], b"\r\n.\r\n"].concat()),
                 // By chance alone few would ever come as far as DATA.
                 Next::Command if chance.once_in(5) => {
@@ -569,7 +570,7 @@ impl Conversation {
     fn step(&mut self) -> Option<(usize, Step)> {
         let input = &self.said[self.start..];
         let (taken, outcome) = match &self.next {
-            Next::Close(_) | Next::StartTls => return None,
+            Next::Close(_) | Next::StartTls | Next::Chunk(_) => return None,
             Next::Command if input.first() == Some(&0x16) => {
                 return Some((1, self.session.bad_line(BadLine::Tls)));
             }
@@ -604,7 +605,9 @@ impl Conversation {
     }
 
     fn hear(&mut self, step: Step) {
-        step.reply.write_to(&mut self.heard);
+        if let Some(reply) = &step.reply {
+            reply.write_to(&mut self.heard);
+        }
         self.next = step.next;
     }
 

@@ -20,7 +20,9 @@ use crate::server::receive::receive;
 use crate::server::shared::Shared;
 use crate::smtp::auth::mechanism;
 use crate::smtp::reply;
-use crate::smtp::session::{Envelope, Farewell, Next, Note, Outside, Role, Session, State, Step};
+use crate::smtp::session::{
+    Envelope, Farewell, Next, Note, Outcome, Outside, Role, Session, State, Step,
+};
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::{Linger, Socket};
 use crate::wire::stream::{Stream, TlsError};
@@ -85,13 +87,17 @@ impl Talk<'_> {
         let mut step = session.greet();
         loop {
             self.log(step.note.as_ref());
-            let said = wire.pause(step.pause).and_then(|()| wire.reply(&step.reply));
-            let answer = match (said, step.next) {
+            let answer = match (say(&mut wire, &step), step.next) {
                 (Err(lost), _) => Err(self.cut(lost)),
                 (Ok(()), Next::Command) => self.answer(&mut wire, &mut session),
                 (Ok(()), Next::Message(envelope)) => {
                     self.receive(&mut wire, &mut session, envelope)
                 }
+                // Until there is a place for chunks they are read, and asked for later.
+                (Ok(()), Next::Chunk(part)) => wire
+                    .skip_chunk(part.chunk.size)
+                    .map(|()| session.message_ended(&Outcome::Failed))
+                    .map_err(|lost| self.cut(lost)),
                 (Ok(()), Next::StartTls) => {
                     // Without a handshake nothing more is said: never go on in clear.
                     wire = self.start_tls(wire)?;
@@ -195,7 +201,7 @@ impl Talk<'_> {
     /// message reads that only when it has sent all of it.
     fn linger(&self, farewell: Farewell, session: &Session) -> Linger {
         match farewell {
-            Farewell::Smuggling => {
+            Farewell::Smuggling | Farewell::HugeChunk => {
                 Linger { time: self.shared.timeout, octets: session.site().max_size }
             }
             _ => Linger::SHORT,
@@ -214,6 +220,13 @@ impl Talk<'_> {
         wire.close(Linger::SHORT);
         cut
     }
+}
+
+/// What a step says, and what goes before that.
+fn say(wire: &mut Wire, step: &Step) -> Result<(), Lost> {
+    wire.skip_chunk(step.skip)?;
+    wire.pause(step.pause)?;
+    step.reply.as_ref().map_or(Ok(()), |reply| wire.reply(reply))
 }
 
 /// A text that nobody can guess, in a form that every AUTH mechanism can carry.

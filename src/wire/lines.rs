@@ -233,8 +233,11 @@ impl Wire {
         self.show(&format!("(a chunk of {octets} octets)"));
     }
 
-    /// Reads a chunk of `octets` and forgets it.
+    /// Reads a chunk of `octets` and forgets it; none, and there was none.
     pub fn skip_chunk(&mut self, octets: u64) -> Result<(), Lost> {
+        if octets == 0 {
+            return Ok(());
+        }
         self.begin_message();
         let mut left = octets;
         while left > 0 {

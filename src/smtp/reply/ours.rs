@@ -47,6 +47,11 @@ pub fn stored(id: &str) -> Reply {
     Reply::new(250, (6, 0), format!("stored as {id}"))
 }
 
+/// 250 2.0.0: these octets were received, and more are to come (RFC 3030 section 2).
+pub fn chunk_taken(octets: u64) -> Reply {
+    Reply::new(250, (0, 0), format!("{octets} octets received"))
+}
+
 /// 250 2.0.0: RSET or NOOP was done.
 pub fn ok() -> Reply {
     Reply::new(250, (0, 0), "ok")

@@ -127,7 +127,7 @@ mod tests {
             (421, Next::Close(Farewell::Enough(Enough::FailedLogins))),
         ] {
             let step = session.line(WRONG.as_bytes());
-            assert_eq!((step.reply.code(), step.next), (code, next));
+            assert_eq!((step.code(), step.next), (code, next));
             assert_eq!(step.pause, PAUSE);
         }
     }
@@ -138,9 +138,9 @@ mod tests {
         session.line(b"EHLO c");
         session.set_outside(Outside { is_blocked: true, ..Outside::default() });
         let step = session.line(RIGHT.as_bytes());
-        assert_eq!((step.reply.code(), step.pause), (454, Duration::ZERO));
+        assert_eq!((step.code(), step.pause), (454, Duration::ZERO));
         session.set_outside(Outside::default());
-        assert_eq!(session.line(RIGHT.as_bytes()).reply.code(), 235);
+        assert_eq!(session.line(RIGHT.as_bytes()).code(), 235);
     }
 
     #[test]

@@ -30,7 +30,8 @@ use crate::smtp::session::patience::{Enough, Patience, is_errand};
 use crate::smtp::session::shown::{is_auth, is_bdat, is_path_command};
 use crate::smtp::site::Site;
 
-pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Outside, Step};
+pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Outside, Part, Step};
+use crate::smtp::session::transaction::refuse_chunk;
 pub use crate::smtp::session::transaction::{Envelope, Recipient};
 
 /// Where a session is in the sequence of commands. Each variant carries what is
@@ -46,6 +47,13 @@ pub enum State {
     Mail(Envelope),
     /// The envelope has one recipient or more.
     Rcpt(Envelope),
+    /// A part of the message has come with BDAT, and the last one has not.
+    Chunks {
+        /// Who the message is for.
+        envelope: Envelope,
+        /// How much of it is here, in octets.
+        received: u64,
+    },
     /// Inside an AUTH exchange: what comes is no command, whatever it says.
     Auth(ServerExchange),
     /// The last reply was given; whatever still arrives is not looked at.
@@ -206,7 +214,16 @@ impl Session {
         self.charge(Step::new(reply, Next::Command))
     }
 
-    /// Answers the final dot. The transaction is over, whatever the outcome.
+    /// Answers a chunk after which more are to come. What was received before it and is
+    /// kept for this message is still wanted.
+    pub fn chunk_ended(&mut self, part: Part) -> Step {
+        let Part { envelope, chunk, received } = part;
+        self.state = State::Chunks { envelope, received };
+        Step::new(reply::chunk_taken(chunk.size), Next::Command)
+    }
+
+    /// Answers the final dot, the last chunk, or one with which the message came to
+    /// nothing. The transaction is over, whatever the outcome.
     pub fn message_ended(&mut self, outcome: &Outcome) -> Step {
         let reply = match outcome {
             Outcome::Stored(id) => reply::stored(id),
@@ -307,6 +324,9 @@ impl Session {
             (State::Mail(envelope) | State::Rcpt(envelope), Command::Rcpt(rcpt)) => {
                 self.add_recipient(envelope, &rcpt)
             }
+            (state @ State::Chunks { .. }, Command::Rcpt(_)) => {
+                go(state, reply::bad_sequence("the message has begun, RSET drops it"))
+            }
             (state, Command::Rcpt(_)) => go(state, reply::bad_sequence("say MAIL first")),
 
             // DATA needs a recipient; after the message there is no transaction (section 4.1.1.4).
@@ -314,13 +334,32 @@ impl Session {
             (State::Mail(envelope), Command::Data) => {
                 go(State::Mail(envelope), reply::bad_sequence("no recipient was accepted"))
             }
+            (state @ State::Chunks { .. }, Command::Data) => {
+                go(state, reply::bad_sequence("the message comes with BDAT, RSET drops it"))
+            }
             (state, Command::Data) => go(state, reply::bad_sequence("say MAIL and RCPT first")),
 
-            // Known, and nothing yet behind it.
-            (state, Command::Bdat(_)) => go(state, reply::not_offered("BDAT")),
+            // BDAT needs a recipient, too, and brings a part of the message. Whatever is
+            // answered, its octets are read before that (RFC 3030 section 2), unless there
+            // would be no end to them.
+            (_, Command::Bdat(chunk)) if self.is_endless(chunk) => {
+                close(reply::too_big(self.site.max_size), Farewell::HugeChunk)
+            }
+            (State::Rcpt(envelope), Command::Bdat(chunk)) => self.take_chunk(envelope, 0, chunk),
+            (State::Chunks { envelope, received }, Command::Bdat(chunk)) => {
+                self.take_chunk(envelope, received, chunk)
+            }
+            (state @ State::Mail(_), Command::Bdat(chunk)) => {
+                refuse_chunk(state, chunk, reply::bad_sequence("no recipient was accepted"))
+            }
+            (state, Command::Bdat(chunk)) => {
+                refuse_chunk(state, chunk, reply::bad_sequence("say MAIL and RCPT first"))
+            }
 
             // RSET drops the transaction and keeps the client's name (section 4.1.1.5).
-            (State::Mail(_) | State::Rcpt(_), Command::Rset) => go(State::Ready, reply::ok()),
+            (State::Mail(_) | State::Rcpt(_) | State::Chunks { .. }, Command::Rset) => {
+                go(State::Ready, reply::ok())
+            }
             (state, Command::Rset) => go(state, reply::ok()),
 
             // These change nothing, and are answered in every state (section 4.1.4).
@@ -413,10 +452,12 @@ impl Session {
 
     /// Notes a refused MAIL or RCPT for the log, and lets it cost what it costs.
     fn judge_path(&mut self, line: &[u8], mut step: Step) -> Step {
-        let is_refused = matches!(step.reply.kind(), Kind::Later | Kind::Never);
-        if is_refused && is_path_command(line) {
+        if let Some(reply) = &step.reply
+            && matches!(reply.kind(), Kind::Later | Kind::Never)
+            && is_path_command(line)
+        {
             let said = self.shown_path(line);
-            step.note = Some(Note::Refused(format!("{said}: {}", step.reply)));
+            step.note = Some(Note::Refused(format!("{said}: {reply}")));
             if after_verb(line, "RCPT").is_some() && self.is_forgiven(&mut step) {
                 return step;
             }
@@ -426,7 +467,7 @@ impl Session {
 
     /// Counts a refusal, and puts 421 in its place when there were too many.
     fn charge(&mut self, step: Step) -> Step {
-        if step.reply.kind() != Kind::Never {
+        if step.kind() != Some(Kind::Never) {
             return step;
         }
         match self.patience.refused() {
@@ -448,10 +489,11 @@ impl Session {
         Step::new(reply, Next::Close(why))
     }
 
-    /// 421 in the place of a step, with its pause and its note.
+    /// 421 in the place of a step's reply. What goes before that stays, or the client would
+    /// still be sending its chunk.
     fn end(&mut self, enough: Enough, step: Step) -> Step {
         let last = self.part(enough.reply(&self.site.hostname), Farewell::Enough(enough));
-        Step { pause: step.pause, note: step.note, ..last }
+        Step { skip: step.skip, pause: step.pause, note: step.note, ..last }
     }
 }
 
@@ -487,7 +529,7 @@ mod tests {
 
     /// The code of the answer to each line, in order.
     pub fn codes(session: &mut Session, lines: &[&str]) -> Vec<u16> {
-        lines.iter().map(|line| session.line(line.as_bytes()).reply.code()).collect()
+        lines.iter().map(|line| session.line(line.as_bytes()).code()).collect()
     }
 
     pub const TRANSACTION: [&str; 3] = ["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<bob@host.example>"];
@@ -497,8 +539,8 @@ mod tests {
         let mut session = session();
         assert_eq!(codes(&mut session, &TRANSACTION), [250, 250, 250]);
         let step = session.line(b"DATA");
+        assert_eq!(step.code(), 354);
         let Next::Message(envelope) = step.next else { panic!("{step:?}") };
-        assert_eq!(step.reply.code(), 354);
         assert_eq!(envelope.reverse_path.to_string(), "<a@b>");
         assert_eq!(envelope.recipients.len(), 1);
         assert_eq!(session.state(), &State::Ready);
@@ -515,7 +557,7 @@ mod tests {
             (Outcome::Failed, 451, false),
         ] {
             let step = session().message_ended(&outcome);
-            assert_eq!(step.reply.code(), code, "{outcome:?}");
+            assert_eq!(step.code(), code, "{outcome:?}");
             assert_eq!(step.next != Next::Command, closes, "{outcome:?}");
         }
     }
@@ -526,7 +568,7 @@ mod tests {
             let mut session = session();
             session.line(last.as_bytes());
             let step = session.line(b"NOOP");
-            assert_eq!((step.reply.code(), session.state()), (421, &State::Closed), "{last}");
+            assert_eq!((step.code(), session.state()), (421, &State::Closed), "{last}");
             assert!(matches!(step.next, Next::Close(_)));
         }
     }
@@ -551,6 +593,7 @@ mod tests {
         hello: bool,
         mail: bool,
         rcpt: bool,
+        chunks: bool,
     }
 
     impl Model {
@@ -558,20 +601,22 @@ mod tests {
             let code = match line {
                 "EHLO" => 501,
                 "MAIL FROM:<a@b>" if !self.hello || self.mail => 503,
-                "RCPT TO:<dead@host.example>" if self.mail => 550,
-                line if line.starts_with("RCPT") && !self.mail => 503,
-                "DATA" if !self.rcpt => 503,
+                "RCPT TO:<dead@host.example>" if self.mail && !self.chunks => 550,
+                line if line.starts_with("RCPT") && (!self.mail || self.chunks) => 503,
+                "DATA" if !self.rcpt || self.chunks => 503,
                 "DATA" => 354,
+                "BDAT 5" | "BDAT 0 LAST" if !self.rcpt => 503,
                 "NONSENSE" => 500,
                 _ => 250,
             };
             match line {
                 "EHLO c" => *self = Model { hello: true, ..Model::default() },
-                "RSET" | "DATA" if line == "RSET" || code == 354 => {
+                "RSET" | "DATA" | "BDAT 0 LAST" if line == "RSET" || code < 500 => {
                     *self = Model { hello: self.hello, ..Model::default() };
                 }
                 "MAIL FROM:<a@b>" if code == 250 => self.mail = true,
                 "RCPT TO:<bob@host.example>" if code == 250 => self.rcpt = true,
+                "BDAT 5" if code == 250 => self.chunks = true,
                 _ => {}
             }
             code
@@ -588,6 +633,8 @@ mod tests {
                 "RCPT TO:<bob@host.example>",
                 "RCPT TO:<dead@host.example>",
                 "DATA",
+                "BDAT 5",
+                "BDAT 0 LAST",
                 "RSET",
                 "NOOP",
                 "NONSENSE",
@@ -595,9 +642,15 @@ mod tests {
             let (mut session, mut model) = (session(), Model::default());
             order.iter().all(|&number| {
                 let line = lines[usize::from(number) % lines.len()];
-                let code = session.line(line.as_bytes()).reply.code();
+                let mut step = session.line(line.as_bytes());
+                if let Next::Chunk(part) = step.next {
+                    step = match part.chunk.is_last {
+                        true => session.message_ended(&Outcome::Stored("M1".to_owned())),
+                        false => session.chunk_ended(part),
+                    };
+                }
                 session.patience = Patience::default();
-                code == model.code(line)
+                step.code() == model.code(line)
             })
         }
         quickcheck::quickcheck(holds as fn(Vec<u8>) -> bool);
@@ -633,7 +686,7 @@ mod tests {
             let mut session = private(Role::Smtp);
             codes(&mut session, lines);
             let step = session.bad_line(BadLine::BareNewline);
-            assert_eq!(step.reply.code(), 500);
+            assert_eq!(step.code(), 500);
             assert_eq!(step.next, Next::Close(Farewell::BareNewline));
             assert_eq!(session.state(), &State::Closed);
         }
@@ -649,7 +702,7 @@ mod tests {
         session.line(b"EHLO c");
         session.set_outside(Outside { has_more: true, ..Outside::default() });
         let step = session.line(b"STARTTLS");
-        assert_eq!((step.reply.code(), step.next), (554, Next::Close(Farewell::Injection)));
+        assert_eq!((step.code(), step.next), (554, Next::Close(Farewell::Injection)));
     }
 
     /// The order of checks. What a line says is looked at before its moment, the

@@ -9,7 +9,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use crate::smtp::reply::Reply;
+use crate::smtp::command::Chunk;
+use crate::smtp::reply::{Kind, Reply};
 use crate::smtp::session::patience::Enough;
 use crate::smtp::session::shown::{is_auth, is_bdat};
 use crate::smtp::session::transaction::Envelope;
@@ -17,10 +18,14 @@ use crate::smtp::session::transaction::Envelope;
 /// The answer to one line, and what follows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
+    /// How many octets to read and forget before anything else: a chunk that is not
+    /// wanted.
+    pub skip: u64,
     /// How long to wait before the reply.
     pub pause: Duration,
-    /// What to tell the client.
-    pub reply: Reply,
+    /// What to tell the client. `None` before [`Next::Chunk`]: a BDAT is answered after its
+    /// chunk, and with what became of it.
+    pub reply: Option<Reply>,
     /// What the connection does once the reply is written.
     pub next: Next,
     /// What the log should know of it.
@@ -34,10 +39,24 @@ pub enum Next {
     Command,
     /// Receive a message for this envelope, then say [`Session::message_ended`].
     Message(Envelope),
+    /// Receive a chunk, then say [`Session::chunk_ended`], or [`Session::message_ended`] if
+    /// the message ended with it.
+    Chunk(Part),
     /// Encrypt the connection, then say [`Session::after_handshake`].
     StartTls,
     /// Close the connection.
     Close(Farewell),
+}
+
+/// A part of a message that comes in chunks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Who the message is for.
+    pub envelope: Envelope,
+    /// What comes now.
+    pub chunk: Chunk,
+    /// How large the message is with it, in octets.
+    pub received: u64,
 }
 
 /// What the log should know of a step; a client's text in it is harmless already.
@@ -77,7 +96,18 @@ pub enum Farewell {
 impl Step {
     /// An answer at once, of which the log need not know.
     pub fn new(reply: Reply, next: Next) -> Step {
-        Step { pause: Duration::ZERO, reply, next, note: None }
+        Step { skip: 0, pause: Duration::ZERO, reply: Some(reply), next, note: None }
+    }
+
+    /// What the first digit of the reply says.
+    pub fn kind(&self) -> Option<Kind> {
+        self.reply.as_ref().map(Reply::kind)
+    }
+
+    /// The three digits, where a test is sure that there is a reply.
+    #[cfg(test)]
+    pub fn code(&self) -> u16 {
+        self.reply.as_ref().expect("only a chunk that is wanted has none yet").code()
     }
 }
 

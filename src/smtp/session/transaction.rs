@@ -12,11 +12,11 @@
 use std::mem;
 
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
-use crate::smtp::command::{Mail, Rcpt};
+use crate::smtp::command::{Chunk, Mail, Rcpt};
 use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::session::patience::{PAUSE, Price};
-use crate::smtp::session::{Session, State, Step, go};
+use crate::smtp::session::{Next, Part, Session, State, Step, go};
 use crate::smtp::site::{Destination, LocalMailbox, Resolved};
 
 /// Room on disk that has to stay free beside a message, in octets. It is also
@@ -117,11 +117,34 @@ impl Session {
         Ok(resolved)
     }
 
+    /// Takes one more chunk, after `received` octets, or says that it is too much. What
+    /// BDAT counts is what SIZE counts (RFC 1870 section 5), so that is known at once.
+    pub(super) fn take_chunk(
+        &self,
+        envelope: Envelope,
+        received: u64,
+        chunk: Chunk,
+    ) -> (State, Step) {
+        let received = received.saturating_add(chunk.size);
+        if received > self.site.max_size {
+            return refuse_chunk(State::Ready, chunk, reply::too_big(self.site.max_size));
+        }
+        let part = Part { envelope, chunk, received };
+        (State::Ready, Step { reply: None, ..Step::new(reply::ok(), Next::Chunk(part)) })
+    }
+
+    /// Whether a chunk is so large that it is not read to its end, whatever is answered.
+    /// That much was said by mistake or in bad faith: it can be no letter, and its octets
+    /// could keep this thread busy for years.
+    pub(super) fn is_endless(&self, chunk: Chunk) -> bool {
+        chunk.size > self.site.max_size.saturating_mul(2)
+    }
+
     /// Whether a refused recipient beside accepted ones costs nothing, however it came
     /// to be refused. If not, its reply waits.
     pub(super) fn is_forgiven(&mut self, step: &mut Step) -> bool {
         let State::Rcpt(envelope) = &mut self.state else { return false };
-        if step.reply.kind() != Kind::Never {
+        if step.kind() != Some(Kind::Never) {
             return false;
         }
         let price = self.patience.recipient_refused(envelope.recipients.len(), envelope.refused);
@@ -131,6 +154,12 @@ impl Session {
         }
         price == Price::Nothing
     }
+}
+
+/// Answers a chunk that is not wanted, once all of it was read (RFC 3030 section 2): not a
+/// line in it may be taken for a command.
+pub(super) fn refuse_chunk(state: State, chunk: Chunk, reply: Reply) -> (State, Step) {
+    (state, Step { skip: chunk.size, ..Step::new(reply, Next::Command) })
 }
 
 impl Envelope {
@@ -183,8 +212,11 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::session::Outside;
     use crate::smtp::session::tests::{TRANSACTION, codes, session};
+    use crate::smtp::session::{Farewell, Outside, Role};
+    use crate::smtp::site::Site;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     #[test]
     fn mail_is_taken_only_while_its_size_and_a_reserve_fit_the_disk() {
@@ -207,5 +239,112 @@ mod tests {
         codes(&mut session, &TRANSACTION);
         let more = ["RCPT TO:<BOB+x@host.example>", "RCPT TO:<cem@host.example>"];
         assert_eq!(codes(&mut session, &more), [250, 452]);
+    }
+
+    /// A session of a server that takes 100 octets, with a recipient.
+    fn with_room_for_a_hundred() -> Session {
+        let mut site = Site::new("host.example", "host.example", &[], None);
+        site.max_size = 100;
+        let ours = Ipv4Addr::LOCALHOST.into();
+        let mut session = Session::new(Arc::new(site), Role::Smtp, ours, String::new);
+        codes(&mut session, &TRANSACTION);
+        session
+    }
+
+    /// Lets a chunk come, if it is wanted; else says what is answered, and after how many
+    /// octets.
+    fn chunk(session: &mut Session, line: &str) -> Result<u64, (u64, u16)> {
+        let step = session.line(line.as_bytes());
+        match step.next {
+            Next::Chunk(part) if part.chunk.is_last => Ok(part.received),
+            Next::Chunk(part) => {
+                assert_eq!(step.reply, None);
+                let received = part.received;
+                assert_eq!(session.chunk_ended(part).code(), 250);
+                Ok(received)
+            }
+            _ => Err((step.skip, step.code())),
+        }
+    }
+
+    #[test]
+    fn chunks_add_up_to_a_message_and_the_envelope_goes_out_with_the_last() {
+        let mut session = with_room_for_a_hundred();
+        for (line, received) in [("BDAT 60", 60), ("BDAT 0", 60), ("BDAT 40 LAST", 100)] {
+            assert_eq!(chunk(&mut session, line), Ok(received));
+        }
+        assert_eq!(session.state(), &State::Ready);
+        assert_eq!(chunk(&mut session, "BDAT 7 LAST"), Err((7, 503)), "LAST twice");
+    }
+
+    #[test]
+    fn a_chunk_too_many_ends_the_transaction_and_is_read_whole() {
+        let mut session = with_room_for_a_hundred();
+        assert_eq!(chunk(&mut session, "BDAT 60"), Ok(60));
+        assert_eq!(chunk(&mut session, "BDAT 41"), Err((41, 552)));
+        assert_eq!(session.state(), &State::Ready);
+        assert_eq!(chunk(&mut session, "BDAT 1 LAST"), Err((1, 503)));
+    }
+
+    #[test]
+    fn a_chunk_that_would_never_end_ends_the_session_in_every_state() {
+        for lines in [&[][..], &["EHLO c"], &TRANSACTION[..2], &TRANSACTION, &["BDAT 1"]] {
+            for (line, is_over) in
+                [("BDAT 200", false), ("BDAT 201", true), ("BDAT 36893488147419103232 LAST", true)]
+            {
+                let mut session = with_room_for_a_hundred();
+                match lines {
+                    ["BDAT 1"] => assert_eq!(chunk(&mut session, "BDAT 1"), Ok(1)),
+                    lines => {
+                        session = Session::new(
+                            Arc::clone(&session.site),
+                            Role::Smtp,
+                            Ipv4Addr::LOCALHOST.into(),
+                            String::new,
+                        );
+                        codes(&mut session, lines);
+                    }
+                }
+                let step = session.line(line.as_bytes());
+                assert_eq!(
+                    step.next == Next::Close(Farewell::HugeChunk),
+                    is_over,
+                    "{lines:?} {line}"
+                );
+                assert_eq!((step.skip > 0, step.code() == 552 || !is_over), (!is_over, true));
+            }
+        }
+    }
+
+    /// Not one line of a letter may be run.
+    #[test]
+    fn after_a_bdat_that_is_not_understood_nothing_is_run() {
+        use crate::smtp::session::BadLine;
+        let long = [b"BDAT ".to_vec(), vec![b'1'; 2000]].concat();
+        for line in [&b"BDAT"[..], b"bdat one", b"BDAT 1 \xff", &long] {
+            let mut session = with_room_for_a_hundred();
+            let step = session.line(line);
+            assert_eq!((step.code(), step.next), (501, Next::Close(Farewell::UnknownChunk)));
+        }
+        assert_eq!(BadLine::too_long(&long), BadLine::Bdat);
+        assert_eq!(BadLine::nul(b"BDAT 1\0"), BadLine::Bdat);
+        let mut session = with_room_for_a_hundred();
+        let step = session.bad_line(BadLine::Bdat);
+        assert_eq!((step.code(), step.next), (501, Next::Close(Farewell::UnknownChunk)));
+    }
+
+    #[test]
+    fn chunks_of_nothing_try_the_patience_and_a_refused_chunk_is_read_before_421() {
+        let mut session = with_room_for_a_hundred();
+        for number in 0..99 {
+            assert_eq!(chunk(&mut session, "BDAT 0"), Ok(0), "{number}");
+        }
+        assert_eq!(chunk(&mut session, "BDAT 0"), Err((0, 421)));
+
+        let mut session = self::session();
+        for _ in 0..20 {
+            assert_eq!(chunk(&mut session, "BDAT 5"), Err((5, 503)));
+        }
+        assert_eq!(chunk(&mut session, "BDAT 5"), Err((5, 421)));
     }
 }
