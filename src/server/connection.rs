@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::server::clients::{Client, Place};
-use crate::server::receive::receive;
+use crate::server::receive::{Incoming, Received, receive, receive_chunk};
 use crate::server::shared::Shared;
 use crate::smtp::auth::mechanism;
 use crate::smtp::reply;
 use crate::smtp::session::{
-    Envelope, Farewell, Next, Note, Outcome, Outside, Role, Session, State, Step,
+    Envelope, Farewell, Next, Note, Outside, Part, Role, Session, State, Step,
 };
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::{Linger, Socket};
@@ -73,7 +73,7 @@ struct Talk<'a> {
     encryption: String,
 }
 
-impl Talk<'_> {
+impl<'a> Talk<'a> {
     /// The whole session, from the first octet.
     fn run(&mut self, mut wire: Wire, session: Session) -> Result<Farewell, Cut> {
         if session.role() == Role::Submissions {
@@ -85,7 +85,13 @@ impl Talk<'_> {
     /// Reply, then do what comes next: that is all a server does.
     fn converse(&mut self, mut wire: Wire, mut session: Session) -> Result<Farewell, Cut> {
         let mut step = session.greet();
+        // A message in chunks lives from one command to the next.
+        let mut incoming = None;
         loop {
+            // Whatever ends the transaction ends its message as well: RSET, EHLO, a refusal.
+            if !matches!(step.next, Next::Chunk(_)) && !session.is_between_chunks() {
+                incoming = None;
+            }
             self.log(step.note.as_ref());
             let answer = match (say(&mut wire, &step), step.next) {
                 (Err(lost), _) => Err(self.cut(lost)),
@@ -93,11 +99,9 @@ impl Talk<'_> {
                 (Ok(()), Next::Message(envelope)) => {
                     self.receive(&mut wire, &mut session, envelope)
                 }
-                // Until there is a place for chunks they are read, and asked for later.
-                (Ok(()), Next::Chunk(part)) => wire
-                    .skip_chunk(part.chunk.size)
-                    .map(|()| session.message_ended(&Outcome::Failed))
-                    .map_err(|lost| self.cut(lost)),
+                (Ok(()), Next::Chunk(part)) => {
+                    self.receive_chunk(&mut wire, &mut session, &mut incoming, part)
+                }
                 (Ok(()), Next::StartTls) => {
                     // Without a handshake nothing more is said: never go on in clear.
                     wire = self.start_tls(wire)?;
@@ -124,9 +128,10 @@ impl Talk<'_> {
         Ok(wire)
     }
 
-    /// Reads one line and asks the session for the answer.
+    /// Reads one line and asks the session for the answer. A shutdown waits for a message
+    /// of which a part is here.
     fn answer(&self, wire: &mut Wire, session: &mut Session) -> Result<Step, Cut> {
-        if self.shared.is_stopping() {
+        if self.shared.is_stopping() && !session.is_between_chunks() {
             return Err(Cut::Stopping);
         }
         match wire.read_line(session.line_limit()) {
@@ -160,6 +165,23 @@ impl Talk<'_> {
         let outcome = outcome.map_err(|lost| self.cut(lost))?;
         session.set_outside(self.outside(wire, session));
         Ok(session.message_ended(&outcome))
+    }
+
+    /// Receives a chunk and tells the session what became of it, or of the message.
+    fn receive_chunk(
+        &self,
+        wire: &mut Wire,
+        session: &mut Session,
+        incoming: &mut Option<Incoming<'a>>,
+        part: Part,
+    ) -> Result<Step, Cut> {
+        let received = receive_chunk(wire, session, incoming, part, self.client, self.shared);
+        let received = received.map_err(|lost| self.cut(lost))?;
+        session.set_outside(self.outside(wire, session));
+        Ok(match received {
+            Received::Part(part) => session.chunk_ended(part),
+            Received::Message(outcome) => session.message_ended(&outcome),
+        })
     }
 
     /// A shutdown ends our input; that is how a thread that waits for it hears of it.

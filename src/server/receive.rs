@@ -1,7 +1,8 @@
-//! From 354 to stored: the one place where the wire meets the store.
+//! From 354 to stored, or from the first BDAT: the one place where the wire meets the
+//! store.
 //!
-//! In: a client about to send a message, and its envelope. Out: the [`Outcome`],
-//! which the session turns into a reply. The message streams from the input
+//! In: a client about to send a message, or a chunk of one, and its envelope. Out: the
+//! [`Outcome`], which the session turns into a reply. The message streams from the input
 //! buffer through [`Unstuffer`] into a [`Draft`]. Once something is wrong with
 //! it the draft goes, and the rest is read to its end and forgotten, so that
 //! client and server still agree where the next command begins. After a bare CR
@@ -13,10 +14,10 @@ use std::io;
 
 use jiff::Timestamp;
 
-use crate::server::clients::Client;
+use crate::server::clients::{Client, Sending};
 use crate::server::shared::Shared;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::session::{Envelope, Outcome, Recipient, Role, Session};
+use crate::smtp::session::{Envelope, Outcome, Part, Recipient, Role, Session};
 use crate::smtp::text::printable;
 use crate::store::disk::is_full;
 use crate::store::draft::Draft;
@@ -31,7 +32,30 @@ use crate::wire::lines::{Lost, Wire};
 /// least 100).
 const RECEIVED_LIMIT: usize = 100;
 
-/// Receives one message and stores it for every recipient. An error means that
+/// A message on its way in, from its first octet to its last.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    name: MessageName,
+    when: Timestamp,
+    unstuffer: Unstuffer,
+    /// Where it goes, until something is wrong with it. A draft that cannot be used goes
+    /// at once, and its room on disk with it.
+    draft: Result<Draft, Outcome>,
+    client: &'a Client,
+    /// A shutdown waits for it. Between two chunks too: the client has given us a part of
+    /// its message, and would have to send all of it again.
+    _sending: Sending<'a>,
+}
+
+/// What came of a chunk.
+pub enum Received {
+    /// More are to come, for the envelope in this.
+    Part(Part),
+    /// The message is over: with its last chunk, or because something is wrong with it.
+    Message(Outcome),
+}
+
+/// Receives one message after DATA and stores it for every recipient. An error means that
 /// the client is gone or too slow; then nothing is stored.
 pub fn receive(
     wire: &mut Wire,
@@ -40,24 +64,139 @@ pub fn receive(
     client: &Client,
     shared: &Shared,
 ) -> Result<Outcome, Lost> {
-    let _sending = client.begin_sending();
-    let when = Timestamp::now();
-    let name = shared.spool.new_name(when);
-    let failed = |error| fault(&error, &name, client);
-    let mut draft = begin(wire, session, &envelope, client, shared, &name, when).map_err(failed);
-    let octets = read_to_end(wire, session.site().max_size, &mut draft, failed)?;
-    let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
-    let outcome = match draft {
-        Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
-        Ok(draft) => store(draft, &name, when, envelope, shared).unwrap_or_else(failed),
-        Err(outcome) => outcome,
-    };
-    log_outcome(&outcome, octets, &from, count, session, client);
-    Ok(outcome)
+    let unstuffer = Unstuffer::default();
+    let mut incoming = Incoming::begin(wire, session, &envelope, unstuffer, client, shared);
+    incoming.read_to_end(wire, session.site().max_size)?;
+    Ok(incoming.end(envelope, session, shared))
 }
 
-/// A draft with our own fields in it, and nothing of the message yet.
-fn begin(
+/// Receives one chunk after BDAT, and with the last one stores the message. What was
+/// received is kept in `incoming` from one chunk to the next; whoever drops it drops the
+/// draft. An error means that the client is gone or too slow.
+pub fn receive_chunk<'a>(
+    wire: &mut Wire,
+    session: &Session,
+    incoming: &mut Option<Incoming<'a>>,
+    part: Part,
+    client: &'a Client,
+    shared: &Shared,
+) -> Result<Received, Lost> {
+    let begin = || {
+        let unstuffer = Unstuffer::of_chunks();
+        Incoming::begin(wire, session, &part.envelope, unstuffer, client, shared)
+    };
+    let mut message = incoming.take().unwrap_or_else(begin);
+    message.read_chunk(wire, part.chunk.size)?;
+    if part.chunk.is_last {
+        message.complete();
+        wire.end_message(message.unstuffer.octets())?;
+    } else if message.draft.is_ok() {
+        *incoming = Some(message);
+        return Ok(Received::Part(part));
+    }
+    Ok(Received::Message(message.end(part.envelope, session, shared)))
+}
+
+impl<'a> Incoming<'a> {
+    /// Begins a draft with our own fields in it, and nothing of the message yet.
+    fn begin(
+        wire: &Wire,
+        session: &Session,
+        envelope: &Envelope,
+        unstuffer: Unstuffer,
+        client: &'a Client,
+        shared: &Shared,
+    ) -> Incoming<'a> {
+        let _sending = client.begin_sending();
+        let when = Timestamp::now();
+        let name = shared.spool.new_name(when);
+        let draft = draft(wire, session, envelope, client, shared, &name, when);
+        let draft = draft.map_err(|error| fault(&error, &name, client));
+        Incoming { name, when, unstuffer, draft, client, _sending }
+    }
+
+    /// Reads a message to its final dot.
+    fn read_to_end(&mut self, wire: &mut Wire, max_size: u64) -> Result<(), Lost> {
+        wire.begin_message();
+        loop {
+            let (taken, then) = self.write(wire.arrived()?);
+            wire.take(taken);
+            if self.unstuffer.octets() > max_size {
+                self.draft = Err(Outcome::TooBig);
+            }
+            match then {
+                Then::More => {}
+                Then::Complete => break,
+                Then::BareNewline => {
+                    self.draft = Err(Outcome::BareNewline);
+                    break;
+                }
+            }
+        }
+        wire.end_message(self.unstuffer.octets())
+    }
+
+    /// Reads a chunk to its end, which is known whatever is in it. How much all chunks
+    /// may hold was asked before this one was let in.
+    fn read_chunk(&mut self, wire: &mut Wire, size: u64) -> Result<(), Lost> {
+        wire.begin_message();
+        let mut left = size;
+        while left > 0 {
+            let arrived = wire.arrived_of(left)?;
+            let count = arrived.len();
+            if self.draft.is_ok() {
+                let (_, then) = self.write(arrived);
+                if then == Then::BareNewline {
+                    self.draft = Err(Outcome::BareNewline);
+                }
+            }
+            wire.take(count);
+            left = left.saturating_sub(count as u64);
+        }
+        wire.end_chunk(size);
+        Ok(())
+    }
+
+    /// Puts what has arrived into the draft, as long as there is one. How much it was, and
+    /// what comes after it.
+    fn write(&mut self, arrived: &mut [u8]) -> (usize, Then) {
+        let Cleaned { text, taken, then } = self.unstuffer.clean(arrived);
+        if let Ok(draft) = &mut self.draft
+            && let Err(error) = draft.write(text)
+        {
+            self.draft = Err(fault(&error, &self.name, self.client));
+        }
+        (taken, then)
+    }
+
+    /// After the last chunk: what is missing of the last line end.
+    fn complete(&mut self) {
+        let Ok(draft) = &mut self.draft else { return };
+        let written = self.unstuffer.finish().map(|end| draft.write(end));
+        match written {
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.draft = Err(fault(&error, &self.name, self.client)),
+            None => self.draft = Err(Outcome::BareNewline),
+        }
+    }
+
+    /// The message is over: stores it, if nothing is wrong with it.
+    fn end(self, envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
+        let Incoming { name, when, unstuffer, draft, client, _sending } = self;
+        let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
+        let outcome = match draft {
+            Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
+            Ok(draft) => store(draft, &name, when, envelope, shared)
+                .unwrap_or_else(|error| fault(&error, &name, client)),
+            Err(outcome) => outcome,
+        };
+        log_outcome(&outcome, unstuffer.octets(), &from, count, session, client);
+        outcome
+    }
+}
+
+/// A draft that begins with our own fields.
+fn draft(
     wire: &Wire,
     session: &Session,
     envelope: &Envelope,
@@ -87,40 +226,6 @@ fn begin(
         }),
     };
     shared.spool.draft(name, &fields.to_text(), submission.as_ref())
-}
-
-/// Reads a message to its end, into the draft as long as there is one, and says how
-/// large it was. A draft that cannot be used goes at once, and its room on disk with it.
-fn read_to_end(
-    wire: &mut Wire,
-    max_size: u64,
-    draft: &mut Result<Draft, Outcome>,
-    failed: impl Fn(io::Error) -> Outcome,
-) -> Result<u64, Lost> {
-    let mut unstuffer = Unstuffer::default();
-    wire.begin_message();
-    loop {
-        let Cleaned { text, taken, then } = unstuffer.clean(wire.arrived()?);
-        if let Ok(open) = draft
-            && let Err(error) = open.write(text)
-        {
-            *draft = Err(failed(error));
-        }
-        wire.take(taken);
-        if unstuffer.octets() > max_size {
-            *draft = Err(Outcome::TooBig);
-        }
-        match then {
-            Then::More => {}
-            Then::Complete => break,
-            Then::BareNewline => {
-                *draft = Err(Outcome::BareNewline);
-                break;
-            }
-        }
-    }
-    wire.end_message(unstuffer.octets())?;
-    Ok(unstuffer.octets())
 }
 
 /// Whether a message came round: it has passed too many servers, or an alias that it is

@@ -272,6 +272,11 @@ impl Session {
         &self.state
     }
 
+    /// Whether a part of a message is here, and the rest has to come.
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self.state, State::Chunks { .. })
+    }
+
     /// What the client called itself.
     pub fn client_name(&self) -> &[u8] {
         &self.client_name
@@ -429,6 +434,7 @@ impl Session {
             "8BITMIME".to_owned(),
             "DSN".to_owned(),
             "SMTPUTF8".to_owned(),
+            "CHUNKING".to_owned(),
             "ENHANCEDSTATUSCODES".to_owned(),
         ];
         if self.site.has_tls && !self.is_tls {
