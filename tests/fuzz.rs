@@ -386,6 +386,26 @@ fn by_the_book(input: &[u8]) -> Body {
     Body::Unfinished
 }
 
+/// The same for a message in chunks, so far or whole (RFC 3030 section 2): its file form,
+/// or `None` where a CR or LF stands alone.
+fn chunks_by_the_book(input: &[u8], is_whole: bool) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    for (at, &octet) in input.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| input[before]);
+        match (octet, input.get(at + 1)) {
+            (b'\n', _) if before != Some(b'\r') => return None,
+            (b'\r', Some(b'\n')) => {}
+            (b'\r', None) if !is_whole => {}
+            (b'\r', _) => return None,
+            _ => text.push(octet),
+        }
+    }
+    if is_whole && !matches!(text.last(), None | Some(b'\n')) {
+        text.push(b'\n');
+    }
+    Some(text)
+}
+
 /// The longest part, in which input is cut.
 const PARTS: [usize; 6] = [1, 2, 7, 100, 2048, 10_000];
 
@@ -495,6 +515,18 @@ const STEPS: u64 = 30;
 /// Conversations at a time.
 const AT_A_TIME: usize = 4;
 
+/// BDAT and its chunk. Now and then the size is wrong.
+fn chunk(chance: &mut Chance, is_last: bool) -> Vec<u8> {
+    let mut octets = message(chance);
+    octets.truncate(MAX_SIZE as usize * 2 / 3);
+    let mut size = octets.len();
+    if chance.once_in(10) {
+        size = (size + chance.below(20)).saturating_sub(10);
+    }
+    let last = if is_last { " LAST" } else { "" };
+    [format!("BDAT {size}{last}\r\n").as_bytes(), &octets].concat()
+}
+
 /// What one client says, and what it must hear: worked out without sockets and
 /// buffers, by looking at all input at once and asking the state machine.
 struct Conversation {
@@ -508,6 +540,10 @@ struct Conversation {
     /// Where the input is that was not understood yet.
     start: usize,
     next: Next,
+    /// A step whose chunk has to be skipped before it is heard.
+    waiting: Option<Step>,
+    /// The chunks of a message, as they came.
+    chunks: Vec<u8>,
 }
 
 impl Conversation {
@@ -530,18 +566,32 @@ impl Conversation {
             ),
             start: 0,
             next: Next::Command,
+            waiting: None,
+            chunks: Vec::new(),
         };
         let greeting = this.session.greet();
         this.hear(greeting);
         while this.steps < STEPS {
             match this.next {
-                Next::Close(_) | Next::StartTls | Next::Chunk(_) => return this,
+                Next::Close(_) | Next::StartTls => return this,
                 Next::Message(_) => this.say(&[&message(chance)[..], b"\r\n.\r\n"].concat()),
                 // By chance alone few would ever come as far as DATA.
                 Next::Command if chance.once_in(5) => {
                     this.say(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<ann@localhost>\r\nDATA\r\n");
                 }
-                Next::Command => {
+                Next::Command if chance.once_in(8) => {
+                    this.say(b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<bob@localhost>\r\n");
+                    for number in (0..1 + chance.below(4)).rev() {
+                        let chunk = chunk(chance, number == 0);
+                        this.say(&chunk);
+                    }
+                }
+                Next::Command if chance.once_in(20) => {
+                    let chunk = chunk(chance, true);
+                    this.say(&chunk);
+                }
+                // A chunk that is longer than was said swallows what was meant as commands.
+                Next::Command | Next::Chunk(_) => {
                     let end = if chance.once_in(20) { chance.one_of(&MARKS) } else { b"\r\n" };
                     this.say(&[&line(chance), end].concat());
                 }
@@ -550,6 +600,9 @@ impl Conversation {
         }
         while let Next::Message(_) = this.next {
             this.say(b"\r\n.\r\n");
+        }
+        while this.waiting.is_some() || matches!(this.next, Next::Chunk(_)) {
+            this.say(b"x");
         }
         // An answer that only this can have: if it is not the last, and in its
         // place, something is out of step.
@@ -569,8 +622,37 @@ impl Conversation {
     /// it is not complete, or if nobody listens any more.
     fn step(&mut self) -> Option<(usize, Step)> {
         let input = &self.said[self.start..];
+        if let Some(step) = self.waiting.take_if(|step| step.skip <= input.len() as u64) {
+            return Some((step.skip as usize, Step { skip: 0, ..step }));
+        }
+        if self.waiting.is_some() {
+            return None;
+        }
+        if !self.session.is_between_chunks() && !matches!(self.next, Next::Chunk(_)) {
+            self.chunks.clear();
+        }
         let (taken, outcome) = match &self.next {
-            Next::Close(_) | Next::StartTls | Next::Chunk(_) => return None,
+            Next::Close(_) | Next::StartTls => return None,
+            Next::Chunk(part) if part.chunk.size > input.len() as u64 => return None,
+            Next::Chunk(part) => {
+                let taken = part.chunk.size as usize;
+                self.chunks.extend_from_slice(&input[..taken]);
+                match chunks_by_the_book(&self.chunks, part.chunk.is_last) {
+                    None => (taken, Outcome::BareNewline),
+                    Some(text) if part.chunk.is_last => {
+                        let (text, _) = header_by_the_book(&text);
+                        for mailbox in part.envelope.mailboxes() {
+                            self.taken.push((mailbox.name.clone(), text.clone()));
+                        }
+                        (taken, Outcome::Stored("*".to_owned()))
+                    }
+                    Some(_) => {
+                        let next = std::mem::replace(&mut self.next, Next::Command);
+                        let Next::Chunk(part) = next else { unreachable!("it was one") };
+                        return Some((taken, self.session.chunk_ended(part)));
+                    }
+                }
+            }
             Next::Command if input.first() == Some(&0x16) => {
                 return Some((1, self.session.bad_line(BadLine::Tls)));
             }
@@ -605,6 +687,10 @@ impl Conversation {
     }
 
     fn hear(&mut self, step: Step) {
+        if step.skip > 0 {
+            self.waiting = Some(step);
+            return;
+        }
         if let Some(reply) = &step.reply {
             reply.write_to(&mut self.heard);
         }
