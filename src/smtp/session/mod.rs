@@ -34,6 +34,9 @@ pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Out
 use crate::smtp::session::transaction::refuse_chunk;
 pub use crate::smtp::session::transaction::{Envelope, Recipient};
 
+/// The largest number that LIMITS can name: it has six digits at most (RFC 9422 section 4).
+const LARGEST_LIMIT: usize = 999_999;
+
 /// Where a session is in the sequence of commands. Each variant carries what is
 /// known by then, and nothing else.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -435,6 +438,10 @@ impl Session {
             "DSN".to_owned(),
             "SMTPUTF8".to_owned(),
             "CHUNKING".to_owned(),
+            // How many RCPTs one transaction may have (RFC 9422). An alias may take the
+            // place of several: the limit is a promise to refuse what is beyond it, and
+            // none to accept what is below.
+            format!("LIMITS RCPTMAX={}", self.site.max_recipients.min(LARGEST_LIMIT)),
             "ENHANCEDSTATUSCODES".to_owned(),
         ];
         if self.site.has_tls && !self.is_tls {
