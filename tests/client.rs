@@ -90,7 +90,7 @@ impl Hop {
                     ("take", count) => {
                         let mut octets = vec![0; count.parse().unwrap()];
                         wire.read_exact(&mut octets).unwrap();
-                        heard.message = octets;
+                        heard.message.extend(octets);
                     }
                     ("tls", _) => {
                         let Ok(tls) = acceptor().accept(tcp.try_clone().unwrap()) else {
@@ -861,6 +861,150 @@ fn what_the_sender_wants_to_be_told_goes_to_a_hop_with_dsn_and_to_no_other() {
         assert!(answers.iter().all(|answer| brief(answer) == "Delivered 2.6.0"), "{answers:?}");
         client.quit();
         hop.heard();
+    }
+}
+
+/// Of a hop that offers CHUNKING, up to DATA or BDAT.
+const CHUNKING: [&str; 4] = ["S: 220 a", "C: EHLO me.example", "S: 250-a", "S: 250 CHUNKING"];
+/// One line of a letter in chunks; 8192 of them are a block of 64 KiB.
+const LINE: &str = ".line x\n";
+const WHOLE: [&str; 3] = ["C: BDAT 73728", "[take 73728]", "S: 250 2.0.0 more"];
+
+/// What a hop hears of a letter of `lines`, with the last chunk of `octets`.
+fn in_chunks(lines: usize, octets: usize) -> Vec<String> {
+    let mut script: Vec<&str> = [&CHUNKING[..], &TRANSACTION[..4]].concat();
+    for _ in 0..lines / 8192 {
+        script.extend(WHOLE);
+    }
+    let mut script: Vec<String> = script.into_iter().map(str::to_owned).collect();
+    script.push(format!("C: BDAT {octets} LAST"));
+    script.push(format!("[take {octets}]"));
+    script
+}
+
+#[test]
+fn a_letter_larger_than_a_block_goes_in_chunks_with_its_line_ends_and_no_dots() {
+    // A whole number of blocks ends with a chunk of nothing.
+    for (lines, octets) in [(8193, 9), (16384, 0), (20000, 32544)] {
+        let message = LINE.repeat(lines);
+        let script = in_chunks(lines, octets);
+        let script: Vec<&str> = script.iter().map(String::as_str).collect();
+        let (answers, is_open, heard) =
+            send(&[&script, &["S: 250 2.6.0 stored"], &QUIT], &BOB, &message);
+        assert_eq!((answers, is_open), (vec!["Delivered 2.6.0".to_owned()], true));
+        assert!(heard.message == message.replace('\n', "\r\n").into_bytes(), "{lines}");
+        assert_eq!(heard.rest, "");
+    }
+}
+
+#[test]
+fn a_letter_of_a_block_or_to_a_hop_without_chunking_goes_after_data() {
+    let message = LINE.repeat(7000);
+    assert!(message.replace('\n', "\r\n").len() <= 64 * 1024);
+    let (answers, _, heard) = send(&[&CHUNKING, &TRANSACTION, &QUIT], &BOB, &message);
+    assert_eq!((answers[0].as_str(), heard.rest.as_str()), ("Delivered 2.6.0", ""));
+    let (answers, _, heard) = send(&[&HELLO, &TRANSACTION, &QUIT], &BOB, &LINE.repeat(20000));
+    assert_eq!((answers[0].as_str(), heard.rest.as_str()), ("Delivered 2.6.0", ""));
+}
+
+#[test]
+fn a_refused_chunk_is_the_last_that_is_sent_and_the_connection_goes_on() {
+    let message = LINE.repeat(20000);
+    let start = [&CHUNKING[..], &TRANSACTION[..4], &WHOLE].concat();
+    for (reply, found) in
+        [("S: 452 4.3.1 full", "Later 4.3.1"), ("S: 552 5.3.4 too big", "Never 5.3.4")]
+    {
+        let refused = [WHOLE[0], WHOLE[1], reply];
+        let again = [&["C: RSET", "S: 250 ok"], &TRANSACTION[..]].concat();
+        let hop = Hop::play(&[&start[..], &refused, &again, &QUIT].concat());
+        let mut client = hop.connect(&dial(Security::Clear)).unwrap();
+        assert_eq!(brief(&deliver(&mut client, &BOB, &message)[0]), found);
+        assert_eq!(brief(&deliver(&mut client, &BOB, MESSAGE)[0]), "Delivered 2.6.0");
+        client.quit();
+        assert_eq!(hop.heard().rest, "");
+    }
+}
+
+#[test]
+fn whatever_comes_in_the_place_of_a_reply_to_a_chunk_leaves_the_letter_here() {
+    let message = LINE.repeat(8200);
+    let middle: Vec<String> = [&CHUNKING[..], &TRANSACTION[..4], &WHOLE[..2]]
+        .concat()
+        .iter()
+        .map(|&line| line.to_owned())
+        .collect();
+    let last = in_chunks(8200, 72);
+    for (script, is_last) in [(&middle, false), (&last, true)] {
+        for (reply, found) in [
+            ("[close]", "Later 4.4.2"),
+            ("S: 421 4.3.2 bye", "Later 4.3.2"),
+            ("S: 354 go on", "Later 4.5.0"),
+            ("S: nonsense", "Later 4.5.0"),
+        ] {
+            let script: Vec<&str> = script.iter().map(String::as_str).chain([reply]).collect();
+            let (answers, is_open, heard) = send_within(PATIENCE, &script, &BOB, &message);
+            assert_eq!((brief(&answers[0]).as_str(), is_open), (found, false), "{reply}");
+            assert_eq!(heard.rest, "", "{reply}");
+            if reply == "[close]" {
+                let text = &answers[0].as_ref().unwrap().text;
+                assert_eq!(text.contains("may have arrived"), is_last, "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_read_to_its_end_gets_no_last_chunk() {
+    let hop = Hop::play(&[&CHUNKING[..], &TRANSACTION[..4]].concat());
+    let mut client = hop.connect(&dial(Security::Clear)).unwrap();
+    let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
+    let letter = Outgoing { size: 300_000, ..plain(&from, MESSAGE) };
+    let answers = deliver_to(&mut client, &letter, &BOB, &mut Broken(60_000));
+    assert_eq!(brief(&answers[0]), "Later 4.3.0");
+    assert!(!client.is_open());
+    client.quit();
+    assert!(!hop.heard().rest.contains("LAST"));
+}
+
+#[test]
+fn a_real_server_takes_25_megabytes_in_chunks() {
+    let server = TestServer::start(&[]);
+    let message = "Subject: x\n\n".to_owned() + &".\n..a line\n\n\u{fc}\n".repeat(1_350_000);
+    assert!(message.replace('\n', "\r\n").len() > 25_000_000);
+    let mut client = Client::connect("localhost", server.address, &dial(Security::Clear)).unwrap();
+    assert_eq!(brief(&deliver(&mut client, &["bob@localhost"], &message)[0]), "Delivered 2.6.0");
+    client.quit();
+    let file = fs::read(&server.new_files("bob")[0]).unwrap();
+    assert!(common::without_trace_fields(&file) == message.as_bytes());
+}
+
+#[test]
+fn a_hop_that_says_how_many_recipients_it_takes_is_asked_about_no_more() {
+    let to = ["a@h.example", "b@h.example", "c@h.example"];
+    let hello = ["S: 220 a", "C: EHLO me.example", "S: 250-a", "S: 250 LIMITS RCPTMAX=2"];
+    let two = ["C: RCPT TO:<a@h.example>", "S: 550 no", "C: RCPT TO:<b@h.example>"];
+    let mail = &TRANSACTION[..2];
+    for (last, first) in [
+        // One of them gets the letter; nobody gets it; a second transaction in both cases.
+        (&[&["S: 250 ok"], &TRANSACTION[4..]].concat()[..], "Delivered 2.6.0"),
+        (&["S: 450 not now", "C: RSET", "S: 250 ok"], "Later 4.0.0"),
+    ] {
+        let one = [&["C: RCPT TO:<c@h.example>", "S: 250 ok"], &TRANSACTION[4..]].concat();
+        let hop = Hop::play(&[&hello[..], mail, &two, last, mail, &one, &QUIT].concat());
+        let mut client = hop.connect(&dial(Security::Clear)).unwrap();
+        let answers: Vec<String> = deliver(&mut client, &to, MESSAGE).iter().map(brief).collect();
+        assert_eq!(answers, ["Never 5.0.0", first, "-"]);
+        let answers: Vec<String> =
+            deliver(&mut client, &to[2..], MESSAGE).iter().map(brief).collect();
+        assert_eq!(answers, ["Delivered 2.6.0"]);
+        client.quit();
+        assert_eq!(hop.heard().rest, "");
+    }
+    // What is said to MAIL is said to all.
+    for (reply, found) in [("S: 550 no", "Never 5.0.0"), ("S: 421 bye", "Later 4.0.0")] {
+        let script = [&hello[..], &[mail[0], reply]].concat();
+        let (answers, ..) = send_within(PATIENCE, &script, &to, MESSAGE);
+        assert!(answers.iter().all(|answer| brief(answer) == found), "{answers:?}");
     }
 }
 

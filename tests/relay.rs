@@ -158,6 +158,48 @@ fn octets_above_127_are_not_sent_to_a_hop_without_8bitmime() {
 }
 
 #[test]
+fn a_long_letter_goes_in_chunks_and_again_whenever_nobody_said_that_it_is_there() {
+    let text = format!("Subject: hello\r\n\r\n{}", "a line\r\n".repeat(20_000));
+    let file = text.replace("\r\n", "\n");
+    let full = || Act::Say("452 4.3.1 full".to_owned());
+    let cases = [
+        (Step::Other, Act::Usual, 1),
+        (Step::Chunk, Act::Close, 1),
+        (Step::Chunk, full(), 1),
+        (Step::Last, Act::Close, 1),
+        (Step::Last, full(), 1),
+        (Step::Last, Act::KeepAndClose, 2),
+    ];
+    in_parallel(cases, |(step, act, copies)| {
+        let rule = at_first(step, 1, act.clone());
+        let world = World::with_hop("", move |moment: Moment| match moment.step {
+            Step::Ehlo => Act::Say("250-hop.example\r\n250-PIPELINING\r\n250 CHUNKING".to_owned()),
+            _ => rule(moment),
+        });
+        let id = world.mta.submit(ANN, &["eve@else.example"], &text);
+        world.until_over(&id);
+        let letters = world.hop().letters();
+        assert_eq!(letters.len(), copies, "{step:?} {act:?}");
+        assert!(letters.iter().all(|letter| letter.text.ends_with(&file)), "{step:?} {act:?}");
+        assert_eq!(world.hop().count("DATA"), 0);
+        assert!(!world.has_report(), "{step:?} {act:?}");
+    });
+}
+
+#[test]
+fn a_hop_that_takes_one_recipient_at_a_time_gets_one_at_a_time() {
+    let world = World::with_hop("", |moment: Moment| match moment.step {
+        Step::Ehlo => Act::Say("250-hop.example\r\n250 LIMITS RCPTMAX=1".to_owned()),
+        _ => Act::Usual,
+    });
+    let to = ["bob@else.example", "cem@else.example", "eve@else.example"];
+    let id = world.send(&to);
+    world.until_over(&id);
+    assert_eq!((world.hop().letters().len(), world.hop().connections()), (3, 1));
+    assert_eq!(world.hop().recipients(), to);
+}
+
+#[test]
 fn a_handshake_that_fails_is_followed_by_the_letter_in_clear() {
     let world = World::with_hop("", |moment: Moment| match moment.step {
         Step::Ehlo => Act::Say("250-hop.example\r\n250 STARTTLS".to_owned()),

@@ -1,7 +1,7 @@
 //! A next hop: an SMTP server that does what a test tells it at each step, and
 //! keeps what it was sent.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,10 @@ pub enum Step {
     Data,
     /// The final dot.
     Dot,
+    /// BDAT with its chunk, after which more are to come.
+    Chunk,
+    /// BDAT with the last chunk.
+    Last,
     /// Anything else, such as QUIT.
     Other,
 }
@@ -47,7 +51,7 @@ pub enum Act {
     Close,
     /// To DATA: a close when the first line of the message is in.
     CloseInside,
-    /// To the final dot: the letter is kept, and the client is not told.
+    /// To the final dot or the last chunk: the letter is kept, and the client is not told.
     KeepAndClose,
     /// A reply that never ends.
     Endless,
@@ -187,12 +191,12 @@ impl Shared {
                     match step {
                         Step::Mail => letter.mail = line.trim_end().to_owned(),
                         Step::Rcpt if is_granted => letter.to.push(in_brackets(&line)),
-                        Step::Dot if is_granted => {
+                        Step::Dot | Step::Last if is_granted => {
                             self.letters.lock().unwrap().push(letter.clone());
                         }
                         _ => {}
                     }
-                    if step == Step::Dot {
+                    if matches!(step, Step::Dot | Step::Last) {
                         letter.to.clear();
                     }
                     send(&mut wire, &text)?;
@@ -229,8 +233,13 @@ impl Shared {
             line.push_str(&String::from_utf8_lossy(&octets));
             self.commands.lock().unwrap().push(line.trim_end().to_owned());
             step = step_of(&line);
-            if step == Step::Mail {
-                letter.to.clear();
+            match step {
+                Step::Mail => {
+                    letter.to.clear();
+                    letter.text.clear();
+                }
+                Step::Chunk | Step::Last => letter.text += &chunk(&mut wire, &line)?,
+                _ => {}
             }
         }
     }
@@ -244,6 +253,8 @@ fn step_of(line: &str) -> Step {
         "MAIL" => Step::Mail,
         "RCPT" => Step::Rcpt,
         "DATA" => Step::Data,
+        "BDAT" if line.trim_end().ends_with("LAST") => Step::Last,
+        "BDAT" => Step::Chunk,
         _ => Step::Other,
     }
 }
@@ -256,7 +267,8 @@ fn usual_reply(step: Step, line: &str) -> &'static str {
         Step::Mail => "250 2.1.0 yes",
         Step::Rcpt => "250 2.1.5 yes",
         Step::Data => "354 go on",
-        Step::Dot => "250 2.6.0 taken",
+        Step::Dot | Step::Last => "250 2.6.0 taken",
+        Step::Chunk => "250 2.0.0 more",
         Step::Other if line.starts_with("QUIT") => "221 2.0.0 bye",
         Step::Other if line.starts_with("RSET") => "250 2.0.0 yes",
         Step::Other => "500 5.5.2 what?",
@@ -282,6 +294,14 @@ fn message(wire: &mut BufReader<TcpStream>) -> std::io::Result<String> {
         text.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
         text.push(b'\n');
     }
+}
+
+/// The chunk after a BDAT, with LF; our client cuts after no CR.
+fn chunk(wire: &mut BufReader<TcpStream>, line: &str) -> std::io::Result<String> {
+    let size = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let mut octets = vec![0; size];
+    wire.read_exact(&mut octets)?;
+    Ok(String::from_utf8_lossy(&octets).replace("\r\n", "\n"))
 }
 
 fn in_brackets(line: &str) -> String {

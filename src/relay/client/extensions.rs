@@ -30,6 +30,16 @@ impl Extensions {
         Some(limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX))
     }
 
+    /// How many RCPTs one transaction may have (RFC 9422 section 4). What is no number there,
+    /// or no LIMITS at all, is no limit; 452 still is one.
+    pub fn recipients_limit(&self) -> usize {
+        let limits = self.get("LIMITS").unwrap_or_default().split(' ');
+        let mut limits = limits.filter_map(|limit| limit.split_once('='));
+        let limit = limits.find(|(name, _)| name.eq_ignore_ascii_case("RCPTMAX"));
+        let limit = limit.and_then(|(_, value)| value.parse().ok());
+        limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX)
+    }
+
     /// The mechanisms of AUTH that we know, too; those that do not send the password
     /// come first. `AUTH=PLAIN` is the form of a draft from before RFC 2554, which old
     /// clients looked for; some servers say that line alone, some both with different
@@ -65,6 +75,21 @@ mod tests {
         assert_eq!(offered.size_limit(), Some(1000));
         assert_eq!(offered.get("8BITMIME"), Some(""));
         assert!(!offered.has("PIPELINING"));
+    }
+
+    #[test]
+    fn a_limit_of_recipients_is_a_number_above_zero() {
+        for (offer, limit) in [
+            ("LIMITS RCPTMAX=5", 5),
+            ("limits MAILMAX=3 rcptmax=1", 1),
+            ("LIMITS RCPTMAX=0", usize::MAX),
+            ("LIMITS RCPTMAX RCPTDOMAINMAX=2", usize::MAX),
+            ("LIMITS RCPTMAX=many", usize::MAX),
+            ("LIMITS", usize::MAX),
+            ("XLIMITS RCPTMAX=5", usize::MAX),
+        ] {
+            assert_eq!(extensions(&[offer]).recipients_limit(), limit, "{offer}");
+        }
     }
 
     #[test]

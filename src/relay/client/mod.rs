@@ -4,11 +4,11 @@
 //! each recipient. It is the other half of `smtp/session.rs`, and simpler: the
 //! client chooses the order of commands, so its state is the line of code it is
 //! at. `dial.rs` goes from nothing to a connection on which MAIL can be sent,
-//! `transaction.rs` from MAIL to the final dot. Here is what both have in common:
+//! `transaction.rs` from MAIL to the end of the message. Here is what both have in common:
 //! a command goes out, a reply comes in, and what it means that none does.
 //!
 //! Two rules are kept above all. The next hop has the letter when it gave 2yz to
-//! the final dot, and never before. And what is not certain is tried again: a lost
+//! the final dot or the last chunk, and never before. And what is not certain is tried again: a lost
 //! connection, a wrong password, a server that makes no sense are all temporary,
 //! because an error of ours must not return a letter for good.
 //!
@@ -44,6 +44,7 @@ const QUIT_TIME: Duration = Duration::from_secs(2);
 const GREETING: &str = "the greeting";
 const BODY: &str = "the message";
 const DOT: &str = "the final dot";
+const LAST: &str = "the last chunk";
 
 /// How much text of a reply is kept, in octets: of one that lists extensions or holds
 /// a challenge, and of any other, which only people read.
@@ -62,7 +63,7 @@ pub struct Client {
     extensions: Extensions,
     /// Cleared once the next reply could not be trusted, or will not come.
     is_open: bool,
-    /// Whether a MAIL was sent that no final dot has ended.
+    /// Whether a MAIL was sent that no reply to a whole message has ended.
     in_transaction: bool,
     trace: Option<Trace>,
 }
@@ -97,7 +98,7 @@ impl Client {
             BODY => self.patience.saturating_mul(3) / 5,
             // Ten minutes: a server that is asked too early has the letter, and we
             // send it once more.
-            DOT => self.patience.saturating_mul(2),
+            DOT | LAST => self.patience.saturating_mul(2),
             "QUIT" => self.patience.min(QUIT_TIME),
             _ => self.patience,
         }
@@ -162,7 +163,8 @@ impl Client {
             NoReply::Closed | NoReply::Late | NoReply::Deaf | NoReply::Io(_) => (4, 2),
             NoReply::LineTooLong | NoReply::Malformed(_) | NoReply::Early => (5, 0),
         };
-        let doubt = if step == DOT { "; the letter may have arrived" } else { "" };
+        let is_sent = matches!(step, DOT | LAST);
+        let doubt = if is_sent { "; the letter may have arrived" } else { "" };
         Answer::later(status, format!("{}, {step}: {why}{doubt}", self.hop))
     }
 

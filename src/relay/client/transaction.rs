@@ -1,8 +1,13 @@
-//! One transaction: MAIL, RCPT, DATA, the message, the final dot.
+//! One transaction: MAIL, RCPT, and the message after DATA or in chunks.
 //!
 //! In: a [`Client`] on which MAIL can be sent, a letter, its recipients. Out: what
 //! became of each recipient. The letter is delivered to those who were accepted when
-//! the final dot has its 2yz, and not before.
+//! the final dot, or the last chunk, has its 2yz, and not before.
+//!
+//! DATA or BDAT (RFC 3030)? A long letter goes in chunks where that is offered: nothing in
+//! it has to be stuffed, and a next hop that is full says so after the first chunk and not
+//! after the last. A short one would be one chunk, and DATA does not cost it more. Each
+//! chunk waits for its reply; several under way would save time on long lines only.
 //!
 //! Not done here: a letter that needs what the next hop does not offer is returned; it
 //! is not made fit, as some servers do with quoted-printable.
@@ -12,7 +17,7 @@
 use std::fmt::Display;
 use std::io::Read;
 
-use crate::relay::client::{BODY, Client, DOT};
+use crate::relay::client::{BODY, Client, DOT, LAST};
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::answer::Answer;
 use crate::smtp::dsn::{MailDsn, RcptDsn};
@@ -73,6 +78,8 @@ pub struct To<'a> {
 enum Fate {
     /// Not asked yet.
     Open,
+    /// Not asked in this transaction, which is full with those before it.
+    Beyond,
     /// RCPT was granted: it gets what the message gets.
     Accepted,
     /// The transaction was full, as this says. It fits into another one, if somebody
@@ -102,13 +109,20 @@ impl Client {
             _ => Fate::Open,
         };
         let mut fates: Vec<Fate> = recipients.iter().map(first_look).collect();
+        // RFC 9422: it has said beforehand what it would refuse with 452.
+        let open = fates.iter_mut().filter(|fate| **fate == Fate::Open);
+        open.skip(self.extensions.recipients_limit()).for_each(|fate| *fate = Fate::Beyond);
+        let asked = count_open(&fates);
         let end = self.transaction(letter, recipients, &mut fates, message);
         let end = end.unwrap_or_else(|why| why);
         let fits_another = self.is_open && fates.contains(&Fate::Accepted);
+        // What was said to MAIL, or to nobody in particular, is for all.
+        let was_decided = self.is_open && count_open(&fates) < asked;
         let result = |fate| match fate {
             Fate::Full(_) if fits_another => None,
+            Fate::Beyond if was_decided => None,
             Fate::Full(answer) | Fate::Ended(answer) => Some(answer),
-            Fate::Accepted | Fate::Open => Some(end.clone()),
+            Fate::Accepted | Fate::Open | Fate::Beyond => Some(end.clone()),
         };
         fates.into_iter().map(result).collect()
     }
@@ -144,7 +158,11 @@ impl Client {
         if !fates.contains(&Fate::Accepted) {
             return Err(nobody);
         }
-        self.data(message)
+        if self.extensions.has("CHUNKING") && letter.size > BLOCK as u64 {
+            self.chunks(message)
+        } else {
+            self.data(message)
+        }
     }
 
     /// What stands after the reverse-path, in the extensions that are offered;
@@ -237,37 +255,71 @@ impl Client {
         }
     }
 
-    /// DATA, the message, the final dot, and the reply that decides.
+    /// DATA, the message, the final dot, and the reply that decides. If the message cannot
+    /// be read to its end the dot is never sent: what is there would look like all of it.
     fn data(&mut self, message: &mut dyn Read) -> Result<Answer, Answer> {
         let reply = self.ask("DATA", "DATA")?;
         self.wants(Kind::GoOn, "DATA", &reply)?;
-        self.message(message)?;
-        let reply = self.reply(DOT)?;
-        self.in_transaction = false;
-        self.wants(Kind::Done, DOT, &reply)?;
-        Ok(Answer::of(&reply, &self.hop))
-    }
-
-    /// Sends the message with its final dot. If the message cannot be read to
-    /// its end the dot is never sent: what is there would look like all of it.
-    fn message(&mut self, message: &mut dyn Read) -> Result<(), Answer> {
         let (mut block, mut wire) = (Vec::new(), Vec::new());
         let mut stuffer = Stuffer::default();
         loop {
-            block.clear();
-            if let Err(error) = Read::take(&mut *message, BLOCK as u64).read_to_end(&mut block) {
-                self.is_open = false;
-                return Err(Answer::later((3, 0), format!("reading the message: {error}")));
-            }
+            self.read_block(message, &mut block)?;
+            wire.clear();
             stuffer.push(&block, &mut wire);
             if block.len() < BLOCK {
                 stuffer.finish(&mut wire);
-                return self.send(BODY, &wire);
+                self.send(BODY, &wire)?;
+                return self.verdict(DOT);
             }
             self.send(BODY, &wire)?;
-            wire.clear();
         }
     }
+
+    /// The message in chunks, each with its reply, and the last one with the reply that
+    /// decides. After a refused chunk no other is sent (RFC 3030 section 2), and none is
+    /// the last of a message that cannot be read to its end.
+    fn chunks(&mut self, message: &mut dyn Read) -> Result<Answer, Answer> {
+        let (mut block, mut wire) = (Vec::new(), Vec::new());
+        let mut stuffer = Stuffer::of_chunks();
+        loop {
+            self.read_block(message, &mut block)?;
+            wire.clear();
+            stuffer.push(&block, &mut wire);
+            if block.len() < BLOCK {
+                stuffer.finish(&mut wire);
+                self.send("BDAT", format!("BDAT {} LAST\r\n", wire.len()).as_bytes())?;
+                self.send(BODY, &wire)?;
+                return self.verdict(LAST);
+            }
+            self.send("BDAT", format!("BDAT {}\r\n", wire.len()).as_bytes())?;
+            self.send(BODY, &wire)?;
+            let reply = self.reply("BDAT")?;
+            self.wants(Kind::Done, "BDAT", &reply)?;
+        }
+    }
+
+    /// The next part of the message, a whole block unless it is the last.
+    fn read_block(&mut self, message: &mut dyn Read, block: &mut Vec<u8>) -> Result<(), Answer> {
+        block.clear();
+        if let Err(error) = Read::take(message, BLOCK as u64).read_to_end(block) {
+            self.is_open = false;
+            return Err(Answer::later((3, 0), format!("reading the message: {error}")));
+        }
+        Ok(())
+    }
+
+    /// The reply to a whole message.
+    fn verdict(&mut self, step: &str) -> Result<Answer, Answer> {
+        let reply = self.reply(step)?;
+        self.in_transaction = false;
+        self.wants(Kind::Done, step, &reply)?;
+        Ok(Answer::of(&reply, &self.hop))
+    }
+}
+
+/// How many recipients nothing was said about.
+fn count_open(fates: &[Fate]) -> usize {
+    fates.iter().filter(|fate| **fate == Fate::Open).count()
 }
 
 /// Which step a command is, by its verb.
