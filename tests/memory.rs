@@ -154,6 +154,28 @@ fn a_message_far_over_the_limit_is_read_to_its_end_and_refused() {
     });
 }
 
+#[test]
+fn a_large_chunk_many_chunks_and_one_that_is_refused_go_by_in_little_memory() {
+    let octets = size(8 * MB, 100 * MB);
+    let limit = (3 * octets).to_string();
+    grows_little("chunks", &["--max-size", &limit], |server| {
+        let mut client = Client::connect(server.address);
+        client.send(format!("BDAT {octets}\r\n"));
+        send(&client, &[b'x'; 50_000], octets);
+        assert_eq!(&client.reply()[..9], "503 5.5.1");
+        client.all_granted(&["EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>"]);
+        client.send(format!("BDAT {octets}\r\n"));
+        send(&client, &[b'x'; 50_000], octets);
+        assert_eq!(&client.reply()[..9], "250 2.0.0");
+        for _ in 0..octets / 50_000 {
+            client.send("BDAT 50000\r\n");
+            send(&client, &[b'x'; 50_000], 50_000);
+            assert_eq!(&client.reply()[..9], "250 2.0.0");
+        }
+        assert_eq!(&client.ask("BDAT 0 LAST")[..9], "250 2.6.0");
+    });
+}
+
 /// What each of `count` clients costs a server while it says nothing, in KiB, after it
 /// has come as far as `connect` takes it.
 fn cost_of_idle<C>(flags: &[&str], count: u64, connect: impl Fn(SocketAddr) -> C) -> Option<u64> {

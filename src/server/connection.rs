@@ -115,7 +115,10 @@ impl<'a> Talk<'a> {
             };
             step = match answer {
                 Ok(step) => step,
-                Err(cut) => return Err(self.part(wire, &session, cut)),
+                Err(cut) => {
+                    drop(incoming);
+                    return Err(self.part(wire, &session, cut));
+                }
             };
         }
     }
