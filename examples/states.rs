@@ -25,16 +25,25 @@ use ehlo::smtp::session::{BadLine, Next, Outcome, Outside, Role, Session, State,
 use ehlo::smtp::site::Site;
 
 /// The states of the table, and what a client says to get there.
-const STATES: [(&str, &[&str]); 5] = [
+const STATES: [(&str, &[&str]); 6] = [
     ("Connected", &[]),
     ("Ready", &["EHLO client.example"]),
     ("Mail", &["EHLO client.example", "MAIL FROM:<ann@client.example>"]),
     ("Rcpt", &["EHLO client.example", "MAIL FROM:<ann@client.example>", "RCPT TO:<bob@localhost>"]),
+    (
+        "Chunks",
+        &[
+            "EHLO client.example",
+            "MAIL FROM:<ann@client.example>",
+            "RCPT TO:<bob@localhost>",
+            "BDAT 9",
+        ],
+    ),
     ("Auth", &["EHLO client.example", "AUTH PLAIN"]),
 ];
 
 /// Its place in [`STATES`]: the drawing has it apart from the others.
-const AUTH: usize = 4;
+const AUTH: usize = 5;
 
 /// A server with one mailbox, whose owner may log in: with TLS, and in clear.
 static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
@@ -76,6 +85,9 @@ enum Event {
     Bad(BadLine),
     /// The client says DATA, and this becomes of the message, if it may send one.
     Message(Outcome),
+    /// The client says BDAT with this line, and this becomes of the message by its chunk,
+    /// if it may send one.
+    Chunk(&'static str, Outcome),
 }
 
 /// One row of the table.
@@ -119,6 +131,11 @@ fn rows() -> Vec<Row> {
         label,
         event: Event::Message(outcome),
     };
+    let chunk = |label, line, what: &str, outcome| Row {
+        title: format!("`{line}` {what}"),
+        label,
+        event: Event::Chunk(line, outcome),
+    };
     vec![
         line("EHLO", "EHLO client.example", ""),
         line("EHLO", "EHLO", "without a name"),
@@ -137,7 +154,14 @@ fn rows() -> Vec<Row> {
         message("DATA and a message", "one that is too large", Outcome::TooBig),
         message("DATA and a message", "one that went in a loop", Outcome::Loop),
         message("DATA and a message", "one there is no room for", Outcome::NoRoom),
-        message("a message with bare CR or LF", "one with a bare CR or LF", Outcome::BareNewline),
+        message("bare CR or LF", "one with a bare CR or LF", Outcome::BareNewline),
+        chunk("BDAT LAST", "BDAT 9 LAST", "and it is stored", Outcome::Stored("id".to_owned())),
+        line("BDAT", "BDAT 9", "and more is to come"),
+        chunk("a refused chunk", "BDAT 9", "and there is no room", Outcome::NoRoom),
+        chunk("bare CR or LF", "BDAT 9", "with a bare CR or LF", Outcome::BareNewline),
+        line("a refused chunk", "BDAT 26214401", "too large"),
+        line("bad BDAT", "BDAT 99999999999", "too large to be read"),
+        line("bad BDAT", "BDAT many", "bad size"),
         line("RSET", "RSET", ""),
         line("NOOP", "NOOP", ""),
         line("HELP", "HELP", ""),
@@ -179,7 +203,9 @@ fn rows() -> Vec<Row> {
 fn session_in((name, lines): (&str, &[&str])) -> Session {
     let mut session = session_of(&SITE);
     for line in lines {
-        session.line(line.as_bytes());
+        if let Next::Chunk(part) = session.line(line.as_bytes()).next {
+            session.chunk_ended(part);
+        }
     }
     assert_eq!(name_of(session.state()), name, "{lines:?} does not lead there any more");
     session
@@ -207,11 +233,15 @@ fn probe(mut session: Session, event: &Event) -> Answer {
     let replies = match event {
         Event::Line(line) => {
             let step = session.line(line.as_bytes());
-            // The handshake itself needs no probing.
-            if step.next == Next::StartTls {
-                session = session.after_handshake();
+            match step.next {
+                // The handshake itself needs no probing.
+                Next::StartTls => {
+                    session = session.after_handshake();
+                    codes(&step)
+                }
+                Next::Chunk(part) => codes(&session.chunk_ended(part)),
+                Next::Command | Next::Message(_) | Next::Close(_) => codes(&step),
             }
-            codes(&step)
         }
         Event::Lines(line, times) => {
             for _ in 1..*times {
@@ -235,6 +265,13 @@ fn probe(mut session: Session, event: &Event) -> Answer {
                 Next::Command | Next::Chunk(_) | Next::StartTls | Next::Close(_) => codes(&step),
             }
         }
+        Event::Chunk(line, outcome) => {
+            let step = session.line(line.as_bytes());
+            match step.next {
+                Next::Chunk(_) => codes(&session.message_ended(outcome)),
+                Next::Command | Next::Message(_) | Next::StartTls | Next::Close(_) => codes(&step),
+            }
+        }
     };
     Answer { replies, state: name_of(session.state()) }
 }
@@ -249,7 +286,7 @@ fn log_in(session: &mut Session, response: &str) -> Step {
 
 /// `250 2.1.0`, or `354` where there is no enhanced code.
 fn codes(step: &Step) -> String {
-    let Some(reply) = &step.reply else { return "a chunk".to_owned() };
+    let Some(reply) = &step.reply else { return "nothing yet".to_owned() };
     match reply.enhanced() {
         Some(enhanced) => format!("{} {enhanced}", reply.code()),
         None => reply.code().to_string(),
@@ -390,12 +427,14 @@ const BOX_HEIGHT: usize = 44;
 /// From the middle of one state to the middle of the next.
 const PITCH: usize = 226;
 const MARGIN: usize = 65;
-const ROW_TOP: usize = 170;
-const AUTH_TOP: usize = 270;
-const FLOOR_TOP: usize = 450;
+const ROW_TOP: usize = 210;
+const AUTH_TOP: usize = 310;
+const FLOOR_TOP: usize = 490;
 const LINE_HEIGHT: usize = 17;
 /// How far beside the middle of a state an arrow begins that is not straight.
 const ASIDE: usize = 20;
+/// How far beside each other arrows of different length end.
+const BESIDE: usize = 15;
 /// More labels than this at one arrow stand for every line there is.
 const LABELS: usize = 8;
 
@@ -412,8 +451,10 @@ pub fn svg() -> String {
          orient=\"auto\"><path d=\"M0,0 L9,4 L0,8 z\"/></marker></defs>\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
     );
+    // Over all lines, so that none goes through a word.
+    let mut texts = String::new();
     for arrow in arrows() {
-        draw_arrow(&mut svg, &arrow);
+        draw_arrow(&mut svg, &mut texts, &arrow);
     }
     for (place, (name, _)) in STATES.into_iter().enumerate() {
         let top = if place == AUTH { AUTH_TOP } else { ROW_TOP };
@@ -426,6 +467,7 @@ pub fn svg() -> String {
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
     let note = "Everything else is answered and leaves the state as it is.";
     draw_text(&mut svg, width / 2, height - LINE_HEIGHT / 2, "middle", note);
+    svg += &texts;
     svg += "</svg>\n";
     svg
 }
@@ -448,7 +490,7 @@ fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str)
     );
 }
 
-fn draw_arrow(svg: &mut String, arrow: &Arrow) {
+fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
     let (from, to) = (middle(arrow.from), middle(arrow.to));
     let bottom = ROW_TOP + BOX_HEIGHT;
     let label = match arrow.labels.len() > LABELS {
@@ -461,29 +503,29 @@ fn draw_arrow(svg: &mut String, arrow: &Arrow) {
         draw_line(svg, &format!("M{x},{top} V{FLOOR_TOP}"));
         let first = FLOOR_TOP - arrow.labels.len() * LINE_HEIGHT;
         for (number, label) in arrow.labels.iter().enumerate() {
-            draw_text(svg, x - 8, first + number * LINE_HEIGHT, "end", label);
+            draw_text(texts, x - 8, first + number * LINE_HEIGHT, "end", label);
         }
     } else if arrow.to == AUTH {
         let (x, y) = (from + ASIDE, AUTH_TOP + BOX_HEIGHT / 2);
         draw_line(svg, &format!("M{x},{bottom} V{y} H{}", to - BOX_WIDTH / 2));
-        draw_text(svg, x - 6, bottom.midpoint(y), "end", &label);
+        draw_text(texts, x - 6, bottom.midpoint(y), "end", &label);
     } else if arrow.from == AUTH {
         let (x, y) = (to + 2 * ASIDE, bottom.midpoint(AUTH_TOP));
         draw_line(svg, &format!("M{from},{AUTH_TOP} V{y} H{x} V{bottom}"));
-        draw_text(svg, from + 8, y + 5, "start", &label);
+        draw_text(texts, from + 8, y + 5, "start", &label);
     } else if arrow.to == arrow.from + 1 {
         let (start, y) = (from + BOX_WIDTH / 2, ROW_TOP + BOX_HEIGHT / 2);
         draw_line(svg, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
-        draw_text(svg, from.midpoint(to), y - 8, "middle", &label);
+        draw_text(texts, from.midpoint(to), y - 8, "middle", &label);
     } else {
         // Longer ways go higher, and end beside each other.
         let distance = arrow.from.abs_diff(arrow.to);
         let top = ROW_TOP.saturating_sub(90 * distance - 30);
-        let (start, end) = (from - ASIDE, to + 2 * ASIDE - ASIDE * distance);
+        let (start, end) = (from - 2 * ASIDE, to + 2 * BESIDE - BESIDE * distance);
         draw_line(svg, &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"));
         // A curve of this form rises three quarters of the way.
         let y = ROW_TOP - (ROW_TOP - top) * 3 / 4 - 8;
-        draw_text(svg, start.midpoint(end), y, "middle", &label);
+        draw_text(texts, start.midpoint(end), y, "middle", &label);
     }
 }
 
@@ -495,5 +537,9 @@ fn draw_line(svg: &mut String, path: &str) {
 }
 
 fn draw_text(svg: &mut String, x: usize, y: usize, anchor: &str, text: &str) {
-    let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>");
+    let _ = writeln!(
+        svg,
+        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\" stroke=\"white\" \
+         stroke-width=\"4\" paint-order=\"stroke\">{text}</text>"
+    );
 }

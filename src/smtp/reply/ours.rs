@@ -66,7 +66,8 @@ pub fn help() -> Reply {
         "  RCPT TO:<them@their.domain>",
         "  DATA",
         "  QUIT",
-        "also known: HELO RSET NOOP HELP VRFY (RFC 5321)",
+        "also known: HELO BDAT RSET NOOP HELP VRFY",
+        "and where EHLO lists them: STARTTLS AUTH",
     ] {
         reply.lines.push(line.to_owned());
     }
