@@ -16,11 +16,16 @@ mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use ehlo::dialogue::{Dialogue, PlayError};
 use ehlo::server::Config;
+use ehlo::smtp::reply;
+use ehlo::smtp::session::{Role, Session};
+use ehlo::smtp::site::Site;
 
 use common::TestServer;
 use common::markdown::{Fence, Page};
@@ -32,6 +37,8 @@ const FEWEST_SOURCES: usize = 20;
 const FEWEST_EXAMPLES: usize = 2;
 const FEWEST_LINKS: usize = 40;
 const FEWEST_NAMED_FILES: usize = 20;
+const FEWEST_COMMANDS: usize = 15;
+const FEWEST_KEYWORDS: usize = 8;
 
 /// How many dialogues are played at a time.
 const AT_A_TIME: usize = 8;
@@ -374,6 +381,86 @@ fn look_up(name: &str) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("there is no fn {function} in {path}")),
     }
+}
+
+// ---- commands and extensions ----
+
+/// Commands that HELP need not list: EXPN is never granted, and GET is none of ours.
+const NOT_IN_HELP: [&str; 2] = ["EXPN", "GET"];
+/// Keywords with a chapter of their own, instead of a section in chapter 9.
+const WITH_A_CHAPTER: [&str; 2] = ["STARTTLS", "AUTH"];
+
+/// The compiler asks for a new command in every state. What it cannot ask for is here.
+#[test]
+fn every_command_has_a_row_in_the_state_table_a_line_in_help_and_a_dialogue() {
+    let verbs = verbs();
+    assert!(verbs.len() >= FEWEST_COMMANDS, "only {} commands", verbs.len());
+    let table = states::table();
+    let help = reply::help().lines().join("\n");
+    let dialogues: Vec<String> = files_under("tests/dialogues", ".smtp")
+        .iter()
+        .map(|path| fs::read_to_string(root().join(path)).unwrap().to_ascii_uppercase())
+        .collect();
+    let mut wrong = Vec::new();
+    for verb in verbs {
+        let is_said = |line: &str| {
+            let said = line.strip_prefix("C: ").or(line.strip_prefix("R: "));
+            said.is_some_and(|said| begins_with_word(said, &verb))
+        };
+        if !table.lines().any(|row| begins_with_word(row.trim_start_matches("| `"), &verb)) {
+            wrong.push(format!("{verb}: no row in the table, see rows() in examples/states.rs"));
+        }
+        let is_listed = help.split_whitespace().any(|word| begins_with_word(word, &verb));
+        if is_listed == NOT_IN_HELP.contains(&verb.as_str()) {
+            wrong.push(format!("{verb}: see help() in src/smtp/reply/ours.rs"));
+        }
+        if !dialogues.iter().any(|dialogue| dialogue.lines().any(is_said)) {
+            wrong.push(format!("{verb}: nobody says it in tests/dialogues"));
+        }
+    }
+    assert_none(wrong, "these commands are not quite there");
+}
+
+/// The verb of each variant of `Command`, which its comment begins with.
+fn verbs() -> Vec<String> {
+    let path = "src/smtp/command.rs";
+    let source = fs::read_to_string(root().join(path)).unwrap();
+    let (_, rest) = source.split_once("pub enum Command {\n").expect("the enum is there");
+    let (variants, _) = rest.split_once("\n}\n").expect("it has an end");
+    let mut verbs = Vec::new();
+    let mut verb: Option<String> = None;
+    for line in variants.lines().filter_map(|line| line.strip_prefix("    ")) {
+        if let Some(comment) = line.strip_prefix("/// ") {
+            let word = comment.strip_prefix('`').and_then(|text| text.split([' ', '`']).next());
+            verb = verb.or(word.map(str::to_owned));
+        } else if line.starts_with(|c: char| c.is_ascii_uppercase()) {
+            let verb = verb.take();
+            verbs.push(verb.unwrap_or_else(|| panic!("{path}: {line} begins with no `VERB`")));
+        }
+    }
+    verbs
+}
+
+/// Whether `text` begins with `word`, and not with a longer one.
+fn begins_with_word(text: &str, word: &str) -> bool {
+    let rest = text.strip_prefix(word);
+    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+#[test]
+fn every_keyword_that_ehlo_announces_has_its_section() {
+    let page = Page::read("docs/09-extensions.md");
+    let site = Site::new("localhost", "localhost", &[], None);
+    let ours = Ipv4Addr::LOCALHOST.into();
+    let mut session = Session::new(Arc::new(site), Role::Smtp, ours, String::new);
+    let reply = session.line(b"EHLO c").reply.unwrap();
+    let keywords = reply.lines().iter().skip(1).map(|line| line.split(' ').next().unwrap());
+    let keywords: Vec<&str> = keywords.chain(WITH_A_CHAPTER).collect();
+    assert!(keywords.len() >= FEWEST_KEYWORDS, "only {keywords:?}");
+    let has_section = |word: &str| page.text.contains(&format!("\n## {word}\n"));
+    let wrong =
+        keywords.into_iter().filter(|word| has_section(word) == WITH_A_CHAPTER.contains(word));
+    assert_none(wrong.map(str::to_owned).collect(), "chapter 9 says nothing of these");
 }
 
 // ---- what the program prints ----
