@@ -129,7 +129,7 @@ impl Unstuffer {
     /// The last chunk is over: what has to follow it in file form, or `None` after a CR
     /// that will not get its LF.
     ///
-    /// A message is text, and text is lines, each with its CR LF (RFC 3030 section 4.2).
+    /// A message is text, and text is lines, each with its CR LF (RFC 3030 section 2).
     /// Nothing says what becomes of a last one without it; after DATA the client would
     /// have had to complete it (RFC 5321 section 4.1.1.4), so here that is done for it.
     pub fn finish(&mut self) -> Option<&'static [u8]> {

@@ -30,7 +30,7 @@ impl Extensions {
         Some(limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX))
     }
 
-    /// How many RCPTs one transaction may have (RFC 9422 section 4). What is no number there,
+    /// How many RCPTs one transaction may have (RFC 9422). What is no number there,
     /// or no LIMITS at all, is no limit; 452 still is one.
     pub fn recipients_limit(&self) -> usize {
         let limits = self.get("LIMITS").unwrap_or_default().split(' ');

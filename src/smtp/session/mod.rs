@@ -34,7 +34,7 @@ pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Out
 use crate::smtp::session::transaction::refuse_chunk;
 pub use crate::smtp::session::transaction::{Envelope, Recipient};
 
-/// The largest number that LIMITS can name: it has six digits at most (RFC 9422 section 4).
+/// The largest number that LIMITS can name: it has six digits at most (RFC 9422).
 const LARGEST_LIMIT: usize = 999_999;
 
 /// Where a session is in the sequence of commands. Each variant carries what is
