@@ -21,7 +21,7 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use ehlo::relay::client::{Client, Credentials, Dial, Outgoing, Security, To};
+use ehlo::relay::client::{Client, Credentials, Dial, Evidence, Outgoing, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
 use ehlo::smtp::answer::{Answer, Verdict};
 use ehlo::smtp::dsn::{MailDsn, RcptDsn};
@@ -244,7 +244,8 @@ fn credentials(file: &Path) -> Result<Credentials, String> {
         .trim_end_matches(['\r', '\n'])
         .split_once(':')
         .ok_or_else(|| wrong("expected user:password".to_owned()))?;
-    Ok(Credentials { user: user.to_owned(), password: password.to_owned() })
+    let evidence = Evidence::Password(password.to_owned());
+    Ok(Credentials { user: user.to_owned(), evidence })
 }
 
 fn address(text: &str) -> Result<Mailbox, String> {

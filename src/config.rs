@@ -10,7 +10,7 @@
 //! Book: docs/08-threads.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -74,6 +74,19 @@ pub struct Config {
     #[argh(switch)]
     pub allow_plain_auth: bool,
 
+    /// let users log in with tokens, checked with these keys: a JWK set, or public keys in
+    /// PEM form
+    #[argh(option, arg_name = "FILE", from_str_fn(path))]
+    pub oauth_keys: Option<PathBuf>,
+
+    /// whose tokens these are, as the issuer writes it into them (iss)
+    #[argh(option, arg_name = "URL", from_str_fn(url))]
+    pub oauth_issuer: Option<String>,
+
+    /// who this server is to the issuer (aud)
+    #[argh(option, arg_name = "NAME", from_str_fn(word))]
+    pub oauth_audience: Option<String>,
+
     /// whose mail for other servers is taken: none, authenticated or open (default
     /// authenticated)
     #[argh(option, arg_name = "RULE", from_str_fn(relay), default = "Relay::Authenticated")]
@@ -86,6 +99,11 @@ pub struct Config {
     /// log in there with what stands in this file: one line, user:password
     #[argh(option, arg_name = "FILE", from_str_fn(path))]
     pub smarthost_login: Option<PathBuf>,
+
+    /// log in there with a token: the first line of this file is the user, the second the
+    /// token; read anew each time
+    #[argh(option, arg_name = "FILE", from_str_fn(path))]
+    pub smarthost_token: Option<PathBuf>,
 
     /// trust this authority, too, when the smarthost proves its name
     #[argh(option, arg_name = "PEM", from_str_fn(path))]
@@ -137,6 +155,16 @@ pub struct Config {
     /// most clients at a time from one address, 0 for no limit (default 100)
     #[argh(option, arg_name = "N", from_str_fn(number), default = "100")]
     pub max_per_client: usize,
+
+    /// most recipients at other servers that one user may have in an hour, 0 for no limit
+    /// (default 500)
+    #[argh(option, arg_name = "N", from_str_fn(number), default = "500")]
+    pub max_per_hour: usize,
+
+    /// a balancer connects from this address, and says by the PROXY protocol for whom;
+    /// repeatable
+    #[argh(option, long = "proxy", arg_name = "ADDR", from_str_fn(ip))]
+    pub proxies: Vec<IpAddr>,
 
     /// time for a command, a write, or 64 KiB of a message (default 300)
     #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5)")]
@@ -221,11 +249,39 @@ impl Config {
                        nobody could log in";
             return Err(why.to_owned());
         }
+        self.check_oauth()?;
+        if self.smarthost_login.is_some() && self.smarthost_token.is_some() {
+            let why = "--smarthost-login and --smarthost-token: one of them is enough";
+            return Err(why.to_owned());
+        }
         let is_local = |address: &SocketAddr| address.ip().is_loopback();
         if self.relay == Relay::Everybody && !self.listeners().all(is_local) {
             return Err("--relay open is for loopback addresses only".to_owned());
         }
+        if self.relay == Relay::Everybody && !self.proxies.is_empty() {
+            let why = "--relay open and --proxy do not go together: a balancer brings the world";
+            return Err(why.to_owned());
+        }
         Ok(())
+    }
+
+    /// What tokens need, all of it or nothing.
+    fn check_oauth(&self) -> Result<(), String> {
+        let flags =
+            [self.oauth_keys.is_some(), self.oauth_issuer.is_some(), self.oauth_audience.is_some()];
+        if flags == [false; 3] {
+            return Ok(());
+        }
+        let why = if flags != [true; 3] {
+            "--oauth-keys, --oauth-issuer and --oauth-audience need each other"
+        } else if self.users.is_none() {
+            "--oauth-keys needs --users: a token says which of them it is"
+        } else if self.cert.is_none() {
+            "--oauth-keys needs --cert and --key: tokens are taken under TLS only"
+        } else {
+            return Ok(());
+        };
+        Err(why.to_owned())
     }
 
     fn listeners(&self) -> impl Iterator<Item = &SocketAddr> {
@@ -240,6 +296,10 @@ fn minutes(count: u64) -> Duration {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let expected = "expected ADDR:PORT such as 127.0.0.1:2525 or [::1]:2525";
     text.parse().map_err(|_| expected.to_owned())
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address such as 192.0.2.1 or 2001:db8::1".to_owned())
 }
 
 /// A name or an IP address, and a port. An IPv6 address stands in brackets.
@@ -262,6 +322,25 @@ fn path(text: &str) -> Result<PathBuf, String> {
         return Err("expected a path such as ./spool".to_owned());
     }
     Ok(PathBuf::from(text))
+}
+
+/// Compared with what a token says, octet by octet; so it is not parsed.
+fn url(text: &str) -> Result<String, String> {
+    let is_url = text.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && text.chars().all(|c| c.is_ascii_graphic())
+    });
+    if is_url {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a URL such as https://login.example".to_owned())
+    }
+}
+
+fn word(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("expected a name without blanks, such as mail.example".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn relay(text: &str) -> Result<Relay, String> {
@@ -361,6 +440,8 @@ mod tests {
     fn a_bad_flag_is_one_line_that_says_what_was_expected() {
         for (args, expected) in [
             (&["--smtp", "2525"][..], "ADDR:PORT"),
+            (&["--proxy", "127.0.0.1:2525"], "an IP address"),
+            (&["--proxy", "localhost"], "an IP address"),
             (&["--hostname", "a b"], "domain name"),
             (&["--domain", "a/../b"], "domain name"),
             (&["--domain", "[127.0.0.1]"], "domain name"),
@@ -373,6 +454,9 @@ mod tests {
             (&["--timeout", "1e30"], "above 0"),
             (&["--spool", ""], "a path"),
             (&["--users="], "--users"),
+            (&["--oauth-issuer", "login.example"], "https://"),
+            (&["--oauth-issuer", "https://a b"], "https://"),
+            (&["--oauth-audience", ""], "a name"),
             (&["--nonsense"], "--nonsense"),
             (&["nonsense"], "nonsense"),
         ] {
@@ -380,6 +464,25 @@ mod tests {
             assert!(error.contains(expected), "{args:?}: {error}");
             assert!(!error.contains('\n'), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn flags_that_need_each_other_are_named_when_one_is_missing() {
+        let oauth = "--oauth-keys k --oauth-issuer https://login.example --oauth-audience mail";
+        for (flags, expected) in [
+            ("--oauth-keys k", "need each other"),
+            ("--oauth-issuer https://x.example --oauth-audience y", "need each other"),
+            (oauth, "--oauth-keys needs --users"),
+            (&format!("{oauth} --users u"), "--oauth-keys needs --cert"),
+            (&format!("{oauth} --users u --allow-plain-auth"), "--oauth-keys needs --cert"),
+            ("--smarthost-login a --smarthost-token b", "one of them"),
+        ] {
+            let args: Vec<&str> = flags.split(' ').collect();
+            let why = config(&args).check().unwrap_err();
+            assert!(why.contains(expected), "{flags}: {why}");
+        }
+        let all = format!("{oauth} --users u --cert c --key k");
+        assert_eq!(config(&all.split(' ').collect::<Vec<_>>()).check(), Ok(()));
     }
 
     #[test]

@@ -25,7 +25,8 @@
 //! from [`Dialogue::needs`]. Beside flags there are `needs: mailboxes ann bob`, for
 //! a server where these are the only mailboxes; `needs: users ann:{PLAIN}secret`,
 //! for one with these lines in its users file, and `needs: aliases info: ann`;
-//! `needs: tls`, for one with a certificate; and `needs: role submission`, for the
+//! `needs: tls`, for one with a certificate; `needs: tokens`, for one that knows the keys
+//! of `tests/oauth/`; and `needs: role submission`, for the
 //! listener that the script is played against. Any certificate is taken: a script
 //! tests what a server says, not who it is.
 //!

@@ -13,9 +13,11 @@
 //!    │         receive.rs    from 354 to stored: where wire and store meet
 //!    │         relaying.rs   what relay/ needs, made of flags and files
 //!    │         shared.rs     what all threads see
-//!    │         files.rs      what was read from files · certificate.rs, smarthost.rs  two
-//!    │         kinds of them
-//!    │         failures.rs   failed logins · clients.rs  who is connected: caps, shutdown
+//!    │         files.rs      what was read from files · certificate.rs, issuer.rs,
+//!    │         smarthost.rs  three kinds of them
+//!    │         failures.rs   failed logins · allowance.rs  recipients elsewhere ·
+//!    │         clients.rs    who is connected: caps, shutdown · balancer.rs  for whom one
+//!    │         connects
 //!    │
 //! config.rs    every option once: field, flag, help, default
 //!    │
@@ -49,6 +51,7 @@
 //! wire/        mod.rs        the way through the room
 //!    │         socket.rs     one absolute deadline
 //!    │         stream.rs     in clear or under TLS · tls.rs  the server's half of TLS
+//!    │         proxy.rs      the header of a balancer
 //!    │         buffer.rs     what has arrived
 //!    │         lines.rs      lines in, replies out, close · replies.rs  the other end
 //!    │         body.rs       dots and line ends of a message, pure
@@ -57,11 +60,14 @@
 //! smtp/        mod.rs        the way through the room
 //!              session/      mod.rs  the order of commands: the state machine · step.rs  what
 //!                            goes in and out · transaction.rs  MAIL, RCPT · login.rs  AUTH ·
-//!                            patience.rs  when it is enough · shown.rs  what a log may show
+//!                            patience.rs  when it is enough · judge.rs  what a reply costs
+//!                            shown.rs  what a log may show
 //!              site/         mod.rs  whose mail this is · expansion.rs  what an alias leads to ·
 //!                            senders.rs  who sends as whom
 //!              auth/         mod.rs, exchange.rs  both halves of AUTH · mechanism.rs, plain.rs,
-//!                            cram_md5.rs, scram.rs · users.rs  who has which · secret.rs
+//!                            cram_md5.rs, scram.rs, token.rs · users.rs  who has which ·
+//!                            secret.rs · jwt.rs  what a token says · key_set.rs,
+//!                            public_key.rs, spki.rs, json.rs  whether to believe it
 //!              command.rs    one line → one command
 //!              answer.rs     what a reply means for a recipient
 //!              reply/        mod.rs, ours.rs  every reply by name · parse.rs  those of others

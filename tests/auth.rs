@@ -93,7 +93,7 @@ fn no_password_gets_into_log_or_trace() {
         client
     };
 
-    for mechanism in Mechanism::ALL {
+    for mechanism in Mechanism::ALL.into_iter().filter(|one| !one.takes_token()) {
         let reply = log_in(&mut connect(), mechanism, "ann", PASSWORD);
         assert_eq!(&reply[..3], "235", "{mechanism:?}");
     }

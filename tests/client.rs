@@ -21,7 +21,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{TestServer, test_file};
-use ehlo::relay::client::{Client, ConnectError, Credentials, Dial, Outgoing, Security, To};
+use ehlo::relay::client::{
+    Client, ConnectError, Credentials, Dial, Evidence, Outgoing, Security, To,
+};
 use ehlo::smtp::address::{Mailbox, ReversePath};
 use ehlo::smtp::answer::{Answer, Verdict};
 use ehlo::smtp::auth::exchange::{self, Progress};
@@ -164,12 +166,12 @@ fn serve_login(wire: &mut BufReader<Box<dyn Octets>>) {
     let command = line();
     let mut words = command.strip_prefix("AUTH ").unwrap().splitn(2, ' ');
     let mechanism = Mechanism::parse(words.next().unwrap()).unwrap();
-    let mut progress = exchange::begin(mechanism, words.next(), "server", "hop.example", &users);
+    let mut progress = exchange::begin(mechanism, words.next(), "server", "hop.example", &users, 0);
     while let Progress::Challenge(exchange, challenge) = progress {
         write!(wire.get_mut(), "334 {challenge}\r\n").unwrap();
         let mut line = String::new();
         wire.read_line(&mut line).unwrap();
-        progress = exchange.answer(line.trim_end().as_bytes(), &users);
+        progress = exchange.answer(line.trim_end().as_bytes(), &users, 0);
     }
     // It repeats the command, as a careless server would.
     let reply = match progress {
@@ -201,7 +203,11 @@ fn dial(security: Security) -> Dial {
 }
 
 fn ann() -> Credentials {
-    Credentials { user: "ann".to_owned(), password: "secret".to_owned() }
+    with_password("secret")
+}
+
+fn with_password(password: &str) -> Credentials {
+    Credentials { user: "ann".to_owned(), evidence: Evidence::Password(password.to_owned()) }
 }
 
 fn mailboxes(addresses: &[&str]) -> Vec<Mailbox> {
@@ -1145,7 +1151,7 @@ fn without_proof_nothing_is_sent_and_the_password_least_of_all() {
 #[test]
 fn every_mechanism_logs_in_and_a_wrong_password_is_temporary() {
     let connector = trusting();
-    for mechanism in Mechanism::ALL {
+    for mechanism in Mechanism::ALL.into_iter().filter(|one| !one.takes_token()) {
         let offer = format!("S: 250 AUTH {}", mechanism.name().to_lowercase());
         let begin = [&OFFER[..], &TLS, &["S: 250-a", &offer, "[auth]"]].concat();
 
@@ -1159,7 +1165,7 @@ fn every_mechanism_logs_in_and_a_wrong_password_is_temporary() {
         hop.heard();
 
         let hop = Hop::play(&[&begin[..], &QUIT].concat());
-        let credentials = Credentials { password: "wrong".to_owned(), ..credentials };
+        let credentials = with_password("wrong");
         let wrong = Dial { login: Some(&credentials), ..verified };
         let answer = refusal(&hop, &wrong);
         assert_eq!((answer.verdict, answer.by), (Verdict::Later, None));
@@ -1208,6 +1214,77 @@ fn a_mechanism_that_is_refused_as_such_is_followed_by_the_next_and_a_password_is
     let hop = Hop::play(&[&begin[..], &login].concat());
     assert_eq!(refusal(&hop, &dial).text, "hop.example: the login was refused with 504");
     hop.heard();
+}
+
+/// `ann`, and a token of this many octets.
+fn with_token(len: usize) -> Credentials {
+    Credentials { user: "ann".to_owned(), evidence: Evidence::Token("t".repeat(len)) }
+}
+
+#[test]
+fn a_token_is_said_by_oauthbearer_or_else_by_xoauth2_and_by_nothing_else() {
+    let connector = trusting();
+    let credentials = with_token(3);
+    let dial = Dial { login: Some(&credentials), ..dial(verified("localhost", &connector)) };
+    let begin = [&OFFER[..], &TLS].concat();
+    // n,a=ann,^Aauth=Bearer ttt^A^A and user=ann^Aauth=Bearer ttt^A^A
+    let bearer = "C: AUTH OAUTHBEARER bixhPWFubiwBYXV0aD1CZWFyZXIgdHR0AQE=";
+    let xoauth2 = "C: AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgdHR0AQE=";
+    for login in [
+        &["S: 250 AUTH PLAIN XOAUTH2 OAUTHBEARER", bearer, "S: 235 2.7.0 hi"][..],
+        &["S: 250 AUTH LOGIN PLAIN XOAUTH2", xoauth2, "S: 235 hi"],
+        &["S: 250 AUTH OAUTHBEARER XOAUTH2", bearer, "S: 504 no", xoauth2, "S: 235 hi"],
+    ] {
+        let hop = Hop::play(&[&begin[..], &["S: 250-a"], login, &TRANSACTION, &QUIT].concat());
+        let mut client = hop.connect(&dial).unwrap();
+        assert_eq!(brief(&deliver(&mut client, &BOB, MESSAGE)[0]), "Delivered 2.6.0");
+        client.quit();
+        assert_eq!(hop.heard().rest, "");
+    }
+    // A password would be no better.
+    let hop = Hop::play(&[&begin[..], &["S: 250-a", "S: 250 AUTH PLAIN LOGIN"], &QUIT].concat());
+    let answer = refusal(&hop, &dial);
+    assert_eq!(answer.text, "hop.example: the server offers no login that we know");
+    assert_eq!((hop.heard().rest.as_str(), answer.verdict), ("", Verdict::Later));
+}
+
+#[test]
+fn a_refused_token_is_answered_as_its_mechanism_wants_it_and_is_temporary() {
+    let connector = trusting();
+    let credentials = with_token(3);
+    let dial = Dial { login: Some(&credentials), ..dial(verified("localhost", &connector)) };
+    let begin = [&OFFER[..], &TLS, &["S: 250-a"]].concat();
+    for (mechanism, response) in [("OAUTHBEARER", "C: AQ=="), ("XOAUTH2", "C: ")] {
+        let offer = format!("S: 250 AUTH {mechanism}");
+        let command = format!("C: AUTH {mechanism} *");
+        let json = "S: 334 eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=";
+        let login = [&offer, &command, json, response, "S: 535 5.7.8 ttt"];
+        let hop = Hop::play(&[&begin[..], &login, &QUIT].concat());
+        let answer = refusal(&hop, &dial);
+        assert_eq!(answer.text, "hop.example: the login was refused with 535");
+        assert_eq!((hop.heard().rest.as_str(), answer.verdict), ("", Verdict::Later));
+    }
+}
+
+/// RFC 4954 section 4: a command has 512 octets, and only responses may have more.
+#[test]
+fn a_token_that_makes_the_command_too_long_waits_for_its_challenge() {
+    let connector = trusting();
+    let begin = [&OFFER[..], &TLS, &["S: 250-a", "S: 250 AUTH OAUTHBEARER"]].concat();
+    // `AUTH OAUTHBEARER ` has 17 octets, and CR LF two: 492 of base64 fit, 369 decoded.
+    let around = "n,a=ann,\x01auth=Bearer \x01\x01".len();
+    for (len, login) in [
+        (369 - around, &["C: AUTH OAUTHBEARER bix*", "S: 235 2.7.0 hi"][..]),
+        // Some servers say in clear text that they know the mechanism.
+        (370 - around, &["C: AUTH OAUTHBEARER", "S: 334 go on", "C: bix*", "S: 235 2.7.0 hi"]),
+        (9000, &["C: AUTH OAUTHBEARER", "S: 334 ", "C: bix*", "S: 235 2.7.0 hi"]),
+    ] {
+        let credentials = with_token(len);
+        let dial = Dial { login: Some(&credentials), ..dial(verified("localhost", &connector)) };
+        let hop = Hop::play(&[&begin[..], login, &QUIT].concat());
+        hop.connect(&dial).unwrap().quit();
+        assert_eq!(hop.heard().rest, "", "{len}");
+    }
 }
 
 #[test]

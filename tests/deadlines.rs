@@ -46,6 +46,15 @@ fn an_octet_every_tenth_of_the_time_out_is_cut_off_at_the_time_out_in_a_message(
 }
 
 #[test]
+fn a_message_that_is_too_large_and_has_no_end_is_cut_off_however_fast_it_comes() {
+    let server = TestServer::start(&["--timeout", "1", "--max-size", "100000"]);
+    let line = format!("{}\r\n", "x".repeat(10_000)).into_bytes();
+    let (reply, took) = drip(&mut Client::in_data(server.address, "bob@localhost"), &line);
+    assert_eq!(&reply[..9], "421 4.4.2");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
 fn a_long_message_may_take_longer_than_the_time_out_in_all() {
     let server = TestServer::start(&["--timeout", "1"]);
     let mut client = Client::in_data(server.address, "bob@localhost");

@@ -778,6 +778,27 @@ fn all_look_ups_of_a_route_share_one_deadline() {
 }
 
 #[test]
+fn two_hosts_that_dns_is_silent_about_leave_time_for_the_third() {
+    let zone = [
+        "x.example MX 1 one.example",
+        "x.example MX 2 two.example",
+        "x.example MX 3 three.example",
+        "three.example A 192.0.2.3",
+    ];
+    let silence = Trick::Udp(tricks::silence);
+    let server =
+        DnsServer::with_tricks(&zone, &[("one.example", silence), ("two.example", silence)]);
+    let resolver = resolver(&server);
+    let limit = 10 * SHORT;
+    let start = Instant::now();
+    let hops = Route { deadline: start + limit, ..route(&resolver) }.next_hops(&named("x.example"));
+    let hops = hops.unwrap();
+    assert!(start.elapsed() < limit, "{:?}", start.elapsed());
+    let found: Vec<_> = hops.iter().map(|hop| (hop.name.as_str(), hop.addresses.len())).collect();
+    assert_eq!(found, [("one.example", 0), ("two.example", 0), ("three.example", 1)]);
+}
+
+#[test]
 fn a_ring_of_aliases_across_answers_ends() {
     fn first_only(answer: &[u8]) -> Vec<Vec<u8>> {
         let mut packet = Packet::parse(answer).unwrap();

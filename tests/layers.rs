@@ -18,12 +18,13 @@ const HOUSE: [&[&str]; 6] =
     [&["main"], &["server"], &["config", "relay"], &["dns"], &["store", "wire"], &["smtp"]];
 
 /// The floors inside smtp/.
-const SMTP: [&[&str]; 5] = [
+const SMTP: [&[&str]; 6] = [
     &["session"],
     &["site", "command", "answer"],
     &["auth"],
     &["address", "reply"],
-    &["text", "dsn"],
+    &["dsn"],
+    &["text"],
 ];
 
 /// What smtp/ may take from `std::net`: addresses are text, all else is a socket.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::child::{ChildServer, EHLO};
 use common::hop::{Act, Moment, Step, say, usual};
 use common::mta::{mail, submit, until};
-use common::world::{ANN, TEXT, World, aliases_flag, at_first};
+use common::world::{ANN, TEXT, World, aliases_flag, always, at_first};
 use common::{Client, files};
 
 #[test]
@@ -237,4 +237,47 @@ fn an_alias_that_leads_to_an_address_of_no_use_is_refused_at_the_start_or_costs_
     until("ann knows", || count("ann") == usize::from(is_taken));
     let queue = || files(&spool.join("queue")).len();
     until("nothing is left, good or bad", || queue() == 0);
+}
+
+#[test]
+fn a_folder_of_the_spool_that_somebody_removed_is_made_again_for_the_next_letter() {
+    for folder in ["queue", "mail", "tmp"] {
+        let world = World::with_hop("", usual);
+        let spool = &world.mta.spool;
+        fs::remove_dir_all(spool.join(folder)).unwrap();
+        let id = world.send(&["bob@here.example", "eve@else.example"]);
+        world.until_over(&id);
+        assert_eq!(world.hop().recipients(), ["eve@else.example"], "{folder}");
+        assert_eq!(world.mta.mail("here.example", "bob").len(), 1, "{folder}");
+        // One that is for nobody elsewhere, too.
+        fs::remove_dir_all(spool.join(folder)).unwrap();
+        world.send(&["cem@here.example"]);
+        assert_eq!(world.mta.mail("here.example", "cem").len(), 1, "{folder}");
+    }
+}
+
+#[test]
+fn what_is_for_this_server_waits_for_no_silent_host_that_nobody_knows() {
+    let domains: Vec<String> = (0..40).map(|number| format!("d{number}.example")).collect();
+    let zone: Vec<String> = domains.iter().map(|domain| format!("{domain} A {{1}}")).collect();
+    let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
+    let silent = always(Step::Greeting, Act::Hang);
+    let world = World::start("--timeout 60", &zone, vec![Box::new(silent)]);
+    let mail = world.mta.spool.join("mail/here.example");
+    fs::create_dir_all(&mail).unwrap();
+    // A file stands where bob's folder belongs.
+    fs::write(mail.join("bob"), "").unwrap();
+    let to: Vec<String> = domains.iter().map(|domain| format!("eve@{domain}")).collect();
+    world.send(&to.iter().map(String::as_str).collect::<Vec<_>>());
+    until("all places are taken", || world.hop().connections() == 31);
+    let bob = world.send(&["cem@here.example", "bob@here.example"]);
+    until("bob's was tried", || world.mta.attempts(&bob) >= Some(1));
+    fs::remove_file(mail.join("bob")).unwrap();
+    world.until_over(&bob);
+    assert_eq!(world.mta.mail("here.example", "bob").len(), 1);
+    // A report of success has an entry of its own, too.
+    let to = ["<cem@here.example> NOTIFY=SUCCESS"];
+    world.mta.submit_with(&format!("<{ANN}>"), &to, TEXT);
+    until("ann knows", || world.has_report());
+    assert_eq!(world.hop().connections(), 31, "the hosts are silent still");
 }

@@ -370,3 +370,24 @@ fn whoever_gets_a_letter_through_an_alias_is_told_so_by_its_first_field_and_nobo
     let bob = world.mta.mail("here.example", "bob");
     assert!(!String::from_utf8_lossy(&bob[0]).contains("Delivered-To"));
 }
+
+#[test]
+fn a_letter_in_ascii_needs_no_smtputf8_after_an_alias_outside_ascii_and_its_loop_is_found() {
+    let aliases = "fr\u{fc}nd: eve@else.example\n";
+    let world = World::with_aliases(aliases, "", ONE_HOP, &[], vec![Box::new(usual)]);
+    let id = world.send(&["fr\u{fc}nd@here.example"]);
+    world.until_over(&id);
+    let letters = world.hop().letters();
+    assert_eq!((letters.len(), world.has_report()), (1, false));
+    let letter = &letters[0];
+    assert!(!letter.mail.contains("UTF8") && !letter.mail.contains("8BIT"), "{}", letter.mail);
+    let mark = "Delivered-To: fr\\x{FC}nd@here.example\n";
+    assert!(letter.text.starts_with(mark) && letter.text.is_ascii(), "{}", letter.text);
+
+    let mut client = Client::connect(world.mta.address);
+    let to = "RCPT TO:<fr\u{fc}nd@here.example>";
+    let mail = format!("MAIL FROM:<{ANN}> SMTPUTF8");
+    client.all_granted(&["EHLO client.example", &mail, to, "DATA"]);
+    let reply = client.message(letter.text.replace('\n', "\r\n"));
+    assert!(reply.starts_with("554 5.4.6 "), "{reply}");
+}

@@ -11,6 +11,7 @@ use std::net::UdpSocket;
 
 use tempfile::TempDir;
 
+use common::Client;
 use common::dns::{DnsServer, Trick, tricks};
 use common::hop::{Act, Hop, Moment, Step, say, usual};
 use common::mta::{Mta, Net, until};
@@ -295,7 +296,7 @@ impl Pair {
             let own = folder.path().join(name);
             fs::create_dir(&own).unwrap();
             // Else everybody had a mailbox, and no name were left for others.
-            fs::write(own.join("users"), "ann:{PLAIN}secret\n").unwrap();
+            fs::write(own.join("users"), "ann:{PLAIN}secret\ncarol:{PLAIN}secret\n").unwrap();
             let flags = format!(
                 "--smtp {} --hostname {name}.example --domain {name}.example --users {}{}{}",
                 net.address(host),
@@ -374,4 +375,88 @@ fn a_chain_of_aliases_that_ends_in_itself_ends() {
     let of_b = "two: three@a.example\nfour: one@a.example\n";
     let (copies, reports) = Pair::start(of_a, of_b).storm("one@a.example");
     assert_eq!((copies, reports.len()), (4, 1));
+}
+
+#[test]
+fn an_alias_that_a_letter_has_passed_drops_out_alone_and_everybody_else_has_it_once() {
+    let pair = Pair::start("list: l2@b.example\n", "l2: list@a.example, carol@a.example\n");
+    pair.a.submit("ann@a.example", &["list@a.example"], TEXT);
+    until("carol has it", || !pair.a.mail("a.example", "carol").is_empty());
+    let servers = [&pair.a, &pair.b, &pair.a, &pair.b];
+    until("it is quiet", || servers.iter().all(|mta| mta.queue().is_empty()));
+    assert_eq!(pair.a.mail("a.example", "carol").len(), 1);
+    assert!(pair.a.mail("a.example", "ann").is_empty(), "nothing has failed");
+    // The letter, and what came back of it.
+    assert_eq!((names_given(&pair.a, "a.example"), names_given(&pair.b, "b.example")), (2, 1));
+}
+
+#[test]
+fn a_letter_for_whom_nobody_is_left_but_those_it_has_passed_is_a_loop() {
+    let aliases = "list: eve@else.example\nmore: eve@else.example\n";
+    let world = World::with_aliases(aliases, "", ONE_HOP, &[], vec![Box::new(usual)]);
+    let passed = "Delivered-To: list@here.example\r\nDelivered-To: more@here.example\r\n";
+    let say = |to: &[&str]| {
+        let mut client = Client::connect(world.mta.address);
+        client.all_granted(&["EHLO client.example", &format!("MAIL FROM:<{ANN}>")]);
+        for to in to {
+            client.all_granted(&[&format!("RCPT TO:<{to}@here.example>")]);
+        }
+        client.all_granted(&["DATA"]);
+        client.message(format!("{passed}{TEXT}"))
+    };
+    let looped = say(&["list", "more"]);
+    assert!(looped.starts_with("554 5.4.6 "), "{looped}");
+    let taken = say(&["list", "bob", "more"]);
+    assert!(taken.starts_with("250 "), "{taken}");
+    assert_eq!(world.mta.mail("here.example", "bob").len(), 1);
+    assert!(world.mta.queue().is_empty() && world.hop().connections() == 0);
+}
+
+/// What a host lacks, in its answer to EHLO, the text of a letter that needs it, and the
+/// status if nobody has it.
+const LACKS: [(&str, &str, &str); 2] = [
+    ("250-hop.example\r\n250-8BITMIME\r\n250 SIZE 100", TEXT, "5.3.4"),
+    ("250-hop.example\r\n250 PIPELINING", "Subject: hello\r\n\r\nGr\u{fc}\u{df}e\r\n", "5.6.3"),
+];
+
+#[test]
+fn what_one_host_lacks_for_a_letter_the_next_one_may_have_in_the_same_attempt() {
+    in_parallel(LACKS, |(ehlo, text, status)| {
+        let first = say(Step::Ehlo, ehlo);
+        let hops: Vec<Rules> = vec![Box::new(first), Box::new(usual)];
+        let world = World::start("--retry 3600", TWO_HOPS, hops);
+        let id = world.mta.submit(ANN, &["eve@else.example"], text);
+        world.until_over(&id);
+        assert_eq!(world.hop().connections(), 1, "{status}");
+        assert!(world.hop().letters().is_empty() && !world.has_report(), "{status}");
+        assert_eq!(world.hops[1].recipients(), ["eve@else.example"], "{status}");
+    });
+}
+
+#[test]
+fn what_all_hosts_lack_for_a_letter_is_told_at_once() {
+    in_parallel(LACKS, |(ehlo, text, status)| {
+        let lacks = || Box::new(say(Step::Ehlo, ehlo)) as Rules;
+        let world = World::start("--retry 3600", TWO_HOPS, vec![lacks(), lacks()]);
+        let id = world.mta.submit(ANN, &["eve@else.example"], text);
+        world.until_over(&id);
+        assert_eq!(&world.only_report().only()["Status"], status);
+        assert_eq!(world.hops[1].connections(), 1, "{status}");
+    });
+}
+
+#[test]
+fn a_host_that_may_take_the_letter_later_outweighs_one_that_lacks_what_it_needs() {
+    for (ehlo, text, status) in LACKS {
+        let lacks = || Box::new(say(Step::Ehlo, ehlo)) as Rules;
+        let later = || Box::new(say(Step::Mail, "450 4.3.0 later")) as Rules;
+        // Nobody listens at the second address of the last.
+        for hops in [vec![later(), lacks()], vec![lacks(), later()], vec![lacks()]] {
+            let world = World::start("--retry 3600", TWO_HOPS, hops);
+            let id = world.mta.submit(ANN, &["eve@else.example"], text);
+            until("it was tried", || world.mta.attempts(&id) != Some(0));
+            assert_eq!(world.mta.attempts(&id), Some(1), "{status}");
+            assert!(!world.has_report(), "{status}");
+        }
+    }
 }

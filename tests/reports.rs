@@ -400,3 +400,51 @@ fn between_two_servers_that_know_dsn_the_last_one_tells_the_sender_and_the_first
         ("delivered", "rfc822; Bob@b.example")
     );
 }
+
+#[test]
+fn many_mailboxes_here_have_the_letter_at_once_and_the_sender_one_report_of_all() {
+    let world = World::start("", &[], Vec::new());
+    let names: Vec<String> = (10..60).map(|number| format!("bob{number}")).collect();
+    let to: Vec<String> =
+        names.iter().map(|name| format!("<{name}@here.example> NOTIFY=SUCCESS")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    world.mta.submit_with(&format!("<{ANN}>"), &to, LETTER);
+    for name in &names {
+        assert_eq!(world.mta.mail("here.example", name).len(), 1, "{name}");
+    }
+    until("nothing is under way", || world.mta.queue().is_empty());
+    let report = world.only_report();
+    let addresses: Vec<String> = names.iter().map(|name| format!("{name}@here.example")).collect();
+    assert_eq!(report.addresses(), addresses);
+    assert!(report.recipients.iter().all(|one| &one["Action"] == "delivered"), "{}", report.text);
+}
+
+#[test]
+fn of_two_addresses_that_lead_to_one_place_the_sender_hears_what_either_asked_for() {
+    let aliases = "friend: eve@else.example\nrob: bob\n";
+    for (first, second, action) in [
+        ("<friend@here.example> NOTIFY=NEVER", "<eve@else.example> NOTIFY=FAILURE", "failed"),
+        ("<eve@else.example> NOTIFY=FAILURE", "<friend@here.example> NOTIFY=NEVER", "failed"),
+        // Without a wish it is a failure that is told.
+        ("<friend@here.example> NOTIFY=NEVER", "<eve@else.example>", "failed"),
+        ("<bob@here.example> NOTIFY=NEVER", "<rob@here.example> NOTIFY=SUCCESS", "delivered"),
+        ("<rob@here.example>", "<bob@here.example> NOTIFY=SUCCESS", "delivered"),
+    ] {
+        let hops: Vec<Rules> = vec![Box::new(refuse("eve"))];
+        let world = World::with_aliases(aliases, "", ONE_HOP, &[], hops);
+        send(&world, "", &[first, second]);
+        assert_eq!(&world.only_report().only()["Action"], action, "{first} {second}");
+        let copies = usize::from(action == "delivered");
+        assert_eq!(world.mta.mail("here.example", "bob").len(), copies, "{first} {second}");
+    }
+}
+
+#[test]
+fn an_original_recipient_outside_ascii_goes_on_in_ascii() {
+    let world = World::with_hop("", with_dsn(usual));
+    let to = "<eve@else.example> NOTIFY=FAILURE ORCPT=utf-8;\u{fc}@b.example";
+    send(&world, " SMTPUTF8", &[to]);
+    let rcpt = "RCPT TO:<eve@else.example> NOTIFY=FAILURE ORCPT=utf-8;\\x{FC}@b.example";
+    assert_eq!(world.hop().count(rcpt), 1, "{:?}", world.hop().commands());
+    assert_eq!(world.hop().recipients(), ["eve@else.example"]);
+}

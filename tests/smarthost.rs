@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use common::hop::{Act, Hop, Moment, Step, usual};
 use common::mta::{Mta, Net, until};
-use common::test_file;
+use common::report::Report;
 use common::world::{ANN, TEXT, World, all_flags, dns, in_parallel};
+use common::{AUDIENCE, ISSUER, oauth_file, test_file};
 
 /// A file with a login for the smarthost.
 fn login(folder: &Path, password: &str) -> PathBuf {
@@ -108,6 +109,57 @@ fn login_and_authority_are_read_again_with_the_other_files() {
     assert_eq!(smarthost.mail("localhost", "bob").len(), 1);
 }
 
+/// Programs that renew tokens write them into the file, and tell nobody.
+#[test]
+fn a_token_is_read_anew_before_each_login_and_a_refused_one_is_temporary() {
+    // Both are made for the year 2100, by the key in tests/oauth; the second is signed.
+    let unsigned = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJub25lIiwia2lkIjoiZXhhbXBsZSJ9.eyJpc3MiOiJodHRwczovL2xvZ2l\
+        uLmV4YW1wbGUiLCJhdWQiOiJtYWlsLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQxMDI0NDQ4MDB9.";
+    let good = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6ImV4YW1wbGUifQ.eyJpc3MiOiJodHRwczovL2xvZ\
+        2luLmV4YW1wbGUiLCJhdWQiOiJtYWlsLmV4YW1wbGUiLCJzdWIiOiJhbm4iLCJleHAiOjQxMDI0NDQ4MDB9.LECn\
+        bZgwjpRZ169c3j0eUWgaD_s2r4cwIGdGY-dQQiTaksefXeWFNtaKDw0rblqS9bLSllpw1sDwUP7slAsPDA";
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    fs::write(&users, "ann:{PLAIN}secret\nbob:{PLAIN}x\n").unwrap();
+    let flags = format!(
+        "--submission 127.0.0.1:0 --users {} --cert {} --key {} --oauth-keys {} \
+         --oauth-issuer {ISSUER} --oauth-audience {AUDIENCE}",
+        users.display(),
+        test_file("cert.pem").display(),
+        test_file("key.pem").display(),
+        oauth_file("keys.json").display(),
+    );
+    let smarthost = Mta::start(&folder.path().join("smarthost"), &flags);
+    let file = folder.path().join("token");
+    fs::write(&file, format!("ann\n{unsigned}\n")).unwrap();
+    let flags = format!(
+        "--smtp 127.0.0.1:0 --relay open --hostname here.example --retry 3600 --dns 127.0.0.1:9 \
+         --smarthost localhost:{} --smarthost-token {} --smarthost-ca {}",
+        smarthost.address.port(),
+        file.display(),
+        test_file("cert.pem").display()
+    );
+    let mta = Mta::start(&folder.path().join("spool"), &flags);
+    let id = mta.submit("ann@localhost", &["bob@localhost"], TEXT);
+    until("it was tried", || mta.attempts(&id) == Some(1));
+    assert!(mta.envelope(&id).unwrap().contains("the login was refused with 535"));
+
+    // Half written, as a program may be that was interrupted.
+    fs::write(&file, "ann\n").unwrap();
+    mta.handle.try_all_now();
+    until("it was tried again", || mta.attempts(&id) == Some(2));
+    let envelope = mta.envelope(&id).unwrap();
+    assert!(envelope.contains("we have no login for it now"), "{envelope}");
+    let folder = folder.path().to_str().unwrap();
+    assert!(!envelope.contains(folder), "our file is nobody's business: {envelope}");
+
+    fs::write(&file, format!("ann\n{good}\n")).unwrap();
+    mta.handle.try_all_now();
+    until("it has left", || mta.envelope(&id).is_none());
+    let letter = smarthost.mail("localhost", "bob").remove(0);
+    assert!(String::from_utf8(letter).unwrap().contains(" with ESMTPSA (TLS"));
+}
+
 #[test]
 fn a_password_never_crosses_in_clear() {
     let answers = [
@@ -171,4 +223,23 @@ fn what_waited_for_a_smarthost_that_is_no_more_goes_where_dns_says() {
     world.until_over(&id);
     assert_eq!(world.hops[0].recipients(), ["bob@one.example"]);
     assert_eq!(world.hops[1].recipients(), ["cem@two.example"]);
+}
+
+#[test]
+fn a_smarthost_that_is_this_server_is_a_loop_at_once_and_nothing_goes_round() {
+    let net = Net::new();
+    let dns = dns(&net, &[], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let address = net.address(1);
+    let flags = format!("--smtp {address} --smarthost {address}");
+    let mta = Mta::start(folder.path(), &all_flags(&flags, &net, &dns));
+    mta.submit(ANN, &["eve@else.example"], TEXT);
+    until("ann knows", || !mta.mail("here.example", "ann").is_empty());
+    until("it is quiet", || mta.queue().is_empty());
+    let mail = mta.mail("here.example", "ann");
+    assert_eq!(mail.len(), 1);
+    assert_eq!(&Report::read(&mail[0]).only()["Status"], "5.4.6");
+    // The letter had the first name, and its report the second.
+    let id = mta.submit(ANN, &["bob@here.example"], TEXT);
+    assert!(id.ends_with("Q2"), "{id}");
 }

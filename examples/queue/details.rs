@@ -49,6 +49,7 @@ fn state_in_words(state: RecipientState) -> &'static str {
     match state {
         RecipientState::Waiting => "waiting",
         RecipientState::Delivered => "delivered, a report is owed",
+        RecipientState::Expanded => "passed on to several addresses, a report is owed",
         RecipientState::Failed => "failed, a report is owed",
         RecipientState::Ended => "ended, nothing is left to do",
     }

@@ -81,9 +81,7 @@ pub fn conclude(
     note_attempt(courier, claim, now)?;
     let warn = after(claim.entry.letter.arrived, courier.warn);
     let is_delay = claim.entry.wants_warning() && now >= warn;
-    let has_news = is_delay
-        || claim.entry.has(RecipientState::Failed)
-        || claim.entry.has(RecipientState::Delivered);
+    let has_news = is_delay || claim.entry.has_news();
     let mut reports = Vec::new();
     if has_news {
         match report(courier, site, claim, now, is_delay) {
@@ -232,8 +230,8 @@ fn news<'a>(
 ) -> Option<About<'a>> {
     let event = match (recipient.state, &claim.entry.next_hop) {
         (RecipientState::Failed, _) => Event::Failed,
-        (RecipientState::Delivered, NextHop::Mailbox(_)) => Event::Delivered,
-        (RecipientState::Delivered, NextHop::Expansion) => Event::Expanded,
+        (RecipientState::Delivered, NextHop::Mailbox(_) | NextHop::Nowhere) => Event::Delivered,
+        (RecipientState::Expanded, _) => Event::Expanded,
         (RecipientState::Delivered, _) => Event::Relayed,
         (RecipientState::Waiting, _) if is_delay && recipient.dsn.wanted().delay => {
             Event::Delayed { will_retry_until }

@@ -48,6 +48,9 @@ pub struct Courier {
     pub give_up: Duration,
 }
 
+/// Says who we are at the smarthost.
+pub type Login = dyn Fn() -> Result<Credentials, String> + Send + Sync;
+
 /// A server that takes all our mail for others (RFC 5321 section 5 does without DNS then).
 pub struct Smarthost {
     /// A name or an IP address.
@@ -56,8 +59,9 @@ pub struct Smarthost {
     pub port: u16,
     /// Whether TLS begins with the first octet.
     pub is_tls_at_once: bool,
-    /// Who we are there.
-    pub credentials: Option<Credentials>,
+    /// Who we are there. Asked before each login, since a token lasts an hour or so; the
+    /// error is for the log.
+    pub login: Option<Box<Login>>,
     /// Checks its certificate; `None` to encrypt if it can be had, and check nothing.
     pub connector: Option<TlsConnector>,
 }

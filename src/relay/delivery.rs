@@ -27,6 +27,7 @@ use crate::relay::route::{Hop, LOOK_UPS, Route};
 use crate::smtp::address::Domain;
 use crate::smtp::answer::{Answer, Verdict};
 use crate::smtp::site::Site;
+use crate::smtp::text::ascii_address;
 use crate::store::envelope::NextHop;
 use crate::store::queue::Claim;
 use crate::wire::trace::Trace;
@@ -34,6 +35,9 @@ use crate::wire::trace::Trace;
 /// Addresses of one destination that are tried in one attempt; RFC 5321 section 5.1
 /// wants at least two.
 const ADDRESSES_LIMIT: usize = 12;
+/// X.3.5, system incorrectly configured (RFC 3463 section 3.4).
+const NOT_CONFIGURED: (u16, u16) = (3, 5);
+
 /// An attempt under way.
 struct Delivery<'a, 'q> {
     courier: &'a Courier,
@@ -128,11 +132,18 @@ impl Delivery<'_, '_> {
             .flat_map(|hop| hop.addresses.iter().map(|address| (hop.name.as_str(), *address)))
             .collect();
         // A host that was not asked may take what all others refuse.
-        let mut do_all_refuse =
+        let mut are_all_asked =
             addresses.len() <= ADDRESSES_LIMIT && hops.iter().all(|hop| !hop.addresses.is_empty());
+        let mut do_all_refuse = are_all_asked;
         let mut last = Answer::later((4, 1), "not all mail hosts could be looked up");
         let mut was_heard = false;
-        for (name, address) in addresses.into_iter().take(ADDRESSES_LIMIT) {
+        let start = Instant::now();
+        for (number, (name, address)) in addresses.into_iter().enumerate().take(ADDRESSES_LIMIT) {
+            // Two are tried in any case. More of them may not be silent for ever longer.
+            if number >= 2 && !was_heard && start.elapsed() > self.courier.patience {
+                are_all_asked = false;
+                break;
+            }
             match self.connect(name, address) {
                 Ok(client) => {
                     (open, was_heard) = self.converse(client, open, was_heard)?;
@@ -141,6 +152,7 @@ impl Delivery<'_, '_> {
                 Err(answer) => {
                     log::info!("{}: {address}: {answer}", self.claim.id());
                     was_heard |= answer.by.is_some();
+                    are_all_asked &= answer.verdict == Verdict::Never;
                     // One that may take it later outweighs all that never will.
                     if answer.verdict == Verdict::Later || do_all_refuse {
                         do_all_refuse &= answer.verdict == Verdict::Never;
@@ -150,6 +162,11 @@ impl Delivery<'_, '_> {
             }
             if open.is_empty() {
                 return Ok(was_heard);
+            }
+        }
+        if !are_all_asked {
+            for one in &mut open {
+                one.said.take_if(|said| said.verdict == Verdict::Never);
             }
         }
         self.record_open(open, &last);
@@ -163,7 +180,12 @@ impl Delivery<'_, '_> {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                 Answer::later((4, 3), format!("cannot find the smarthost {host}: {error}"))
             })?;
-            return Ok(vec![Hop { name: host.clone(), addresses: addresses.collect() }]);
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.iter().any(|address| (self.courier.is_listening)(*address)) {
+                let why = format!("the smarthost {host}:{port} is this server: a loop");
+                return Err(Answer::never((4, 6), why));
+            }
+            return Ok(vec![Hop { name: host.clone(), addresses }]);
         }
         let route = Route {
             resolver: &self.courier.resolver,
@@ -190,13 +212,22 @@ impl Delivery<'_, '_> {
             },
             None => Security::Opportunistic,
         };
+        let credentials = match smarthost.and_then(|one| one.login.as_ref()) {
+            Some(login) => Some(login().map_err(|why| {
+                // The sender may read the answer in a report, and our file is none of its
+                // business.
+                log::error!("{}: {why}", self.claim.id());
+                Answer::later(NOT_CONFIGURED, format!("{name}: we have no login for it now"))
+            })?),
+            None => None,
+        };
         let trace = courier.trace.then(|| Trace::new(self.claim.id()));
         let mut dial = Dial {
             trace: trace.as_ref(),
             name: &self.site.hostname,
             patience: courier.patience,
             security,
-            login: smarthost.and_then(|one| one.credentials.as_ref()),
+            login: credentials.as_ref(),
         };
         match Client::connect(name, address, &dial) {
             Err(ConnectError::Handshake(why)) => {
@@ -230,8 +261,14 @@ impl Delivery<'_, '_> {
                     None => again.push(one),
                     Some(answer) => {
                         was_heard |= answer.by.is_some();
-                        if answer.verdict == Verdict::Later {
-                            later.push(Open { said: Some(answer), ..one });
+                        // What we found out about this host is no answer for all of them.
+                        if answer.verdict == Verdict::Later || answer.by.is_none() {
+                            // Nor does it outweigh one that may take it later.
+                            let is_later = answer.verdict == Verdict::Later;
+                            let before =
+                                one.said.filter(|said| !is_later && said.verdict == Verdict::Later);
+                            let said = before.or(Some(answer));
+                            later.push(Open { index: one.index, said });
                         } else {
                             self.record(one.index, answer, client.has_dsn());
                         }
@@ -267,7 +304,7 @@ impl Delivery<'_, '_> {
             .collect();
         // Whoever gets it through an alias, and whoever gets it back, can see so.
         let delivered_to = match &entry.alias {
-            Some(alias) => format!("Delivered-To: {alias}\n"),
+            Some(alias) => format!("Delivered-To: {}\n", ascii_address(&alias.to_string())),
             None => String::new(),
         };
         let letter = &entry.letter;
@@ -275,8 +312,8 @@ impl Delivery<'_, '_> {
             from: &letter.reverse_path,
             dsn: &letter.dsn,
             size: letter.size + (delivered_to.len() + delivered_to.lines().count()) as u64,
-            is_8bit: letter.is_8bit || !delivered_to.is_ascii(),
-            needs_smtputf8: letter.needs_smtputf8 || !delivered_to.is_ascii(),
+            is_8bit: letter.is_8bit,
+            needs_smtputf8: letter.needs_smtputf8,
         };
         client.deliver(&outgoing, &recipients, &mut Cursor::new(delivered_to).chain(message))
     }

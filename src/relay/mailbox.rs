@@ -1,7 +1,7 @@
 //! The way of a waiting letter into a mailbox of this server.
 //!
-//! In: a claimed entry whose mailbox could not be written when the letter came, or
-//! whose sender wants to hear that it arrived. Out: one [`Answer`] for its recipient.
+//! In: a claimed entry whose mailbox could not be written when the letter came. Out: one
+//! [`Answer`] for its recipient.
 //!
 //! Left to others: letters that can be delivered at once (`store/spool.rs`).
 //!

@@ -116,6 +116,13 @@ impl Plan {
         self.wait(id, destination.into(), due);
     }
 
+    /// Nobody's server has to be waited for at this destination: it is at this server.
+    pub fn is_here(&mut self, destination: &str) {
+        let destination: Arc<str> = destination.into();
+        self.destinations.entry(Arc::clone(&destination)).or_default().manner = Manner::Heard;
+        self.line_up(&destination);
+    }
+
     /// Whether an entry waits or is under way.
     pub fn knows(&self, id: &str) -> bool {
         self.known.contains_key(id)
@@ -166,7 +173,9 @@ impl Plan {
         let names: Vec<Arc<str>> = self.destinations.keys().cloned().collect();
         for destination in names {
             if let Some(place) = self.destinations.get_mut(&destination) {
-                place.manner = Manner::Unknown;
+                if place.manner == Manner::Silent {
+                    place.manner = Manner::Unknown;
+                }
                 let waiting = place.waiting.iter().map(|(_, id)| (WANTED_NOW, Arc::clone(id)));
                 place.waiting = waiting.collect();
                 for (_, id) in &place.waiting {
@@ -416,6 +425,28 @@ mod tests {
         plan.done(&taken[0], Some(true), Some(at(5)));
         assert_eq!(plan.take(at(4)), None);
         assert!(!plan.take(at(5)).unwrap().is_wanted_now);
+    }
+
+    #[test]
+    fn when_everything_is_wanted_who_was_silent_is_forgotten_and_who_was_heard_is_not() {
+        let mut plan = plan(&[("b", "1"), ("c", "2")]);
+        for was_heard in [true, false] {
+            let due = plan.take(at(99)).unwrap();
+            plan.done(&due, Some(was_heard), Some(at(99)));
+        }
+        plan.want_all();
+        let manner = |name: &str| plan.destinations[name].manner;
+        assert_eq!((manner("b"), manner("c")), (Manner::Heard, Manner::Unknown));
+    }
+
+    #[test]
+    fn what_is_for_this_server_waits_for_no_host_that_nobody_knows() {
+        let names: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let mut plan = many(&names.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+        assert_eq!(take_all(&mut plan, at(0)).len(), ALL_UNHEARD_LIMIT);
+        plan.is_here("mailbox");
+        plan.add("local", "mailbox", at(5));
+        assert_eq!(plan.take(at(9)).unwrap().id.as_ref(), "local");
     }
 
     #[test]

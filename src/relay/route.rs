@@ -4,7 +4,7 @@
 //! their addresses; or the [`Answer`] for the recipient, if no host can be tried.
 //!
 //! Left to others: the questions themselves (`dns/`), and what to do when a
-//! host cannot be reached (`attempt.rs`). RCPT asks nothing of this: it would
+//! host cannot be reached (`delivery.rs`). RCPT asks nothing of this: it would
 //! have to wait for other people's servers while a client waits for it.
 //!
 //! Book: docs/15-finding-the-next-hop.md.
@@ -119,8 +119,12 @@ impl Route<'_> {
     fn hops(&self, domain: &str, exchanges: &[Mx]) -> Result<Vec<Hop>, Answer> {
         let (mut found, mut barred) = (Vec::new(), Vec::new());
         let (mut trouble, mut own) = (None, None);
-        for Mx { preference, host } in exchanges.iter().take(HOSTS_LIMIT) {
-            match self.host(domain, host) {
+        let few = exchanges.iter().take(HOSTS_LIMIT);
+        for (left, Mx { preference, host }) in (1..=few.len() as u32).rev().zip(few) {
+            // Names that DNS is silent about leave time for those after them.
+            let share = self.deadline.saturating_duration_since(Instant::now()) / left;
+            let route = Route { deadline: Instant::now() + share, ..*self };
+            match route.host(domain, host) {
                 Host::At(addresses, error) => {
                     trouble = error.filter(|_| addresses.is_empty()).or(trouble);
                     found.push((preference, Hop { name: host.clone(), addresses }));

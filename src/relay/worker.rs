@@ -13,6 +13,7 @@
 //!
 //! Book: docs/14-the-queue.md.
 
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use crate::relay::conclusion::Conclusion;
 use crate::relay::courier::Courier;
 use crate::relay::delivery;
-use crate::relay::plan::{Due, Plan, after, due};
+use crate::relay::plan::{Due, Plan, after, due, pause};
 use crate::store::envelope::{Entry, NextHop};
 use crate::store::queue::{Claimed, Queue};
 
@@ -54,6 +55,8 @@ pub struct Schedule {
 #[derive(Debug, Default)]
 struct State {
     plan: Plan,
+    /// How often in a row an attempt could not be written down, where it could not.
+    unwritten: HashMap<Arc<str>, u32>,
     /// Somebody wants everything tried now.
     is_all_wanted: bool,
     is_stopping: bool,
@@ -72,10 +75,18 @@ impl Schedule {
 
     /// New entries are in the queue: they are tried at once.
     pub fn arrived(&self, entries: &[(String, Entry)]) {
-        let mut state = self.state();
         for (id, entry) in entries {
-            state.plan.add(id, &self.destination(entry), entry.next);
+            self.note(id, entry, entry.next);
         }
+    }
+
+    fn note(&self, id: &str, entry: &Entry, due: Timestamp) {
+        let destination = self.destination(entry);
+        let mut state = self.state();
+        if matches!(entry.next_hop, NextHop::Mailbox(_) | NextHop::Nowhere) {
+            state.plan.is_here(&destination);
+        }
+        state.plan.add(id, &destination, due);
         self.changed.notify_all();
     }
 
@@ -118,8 +129,7 @@ impl Schedule {
         match queue.read(id) {
             Ok(Some(Ok(entry))) => {
                 let due = due(entry.next, Timestamp::now(), self.retry);
-                self.state().plan.add(id, &self.destination(&entry), due);
-                self.changed.notify_all();
+                self.note(id, &entry, due);
             }
             Ok(None) => {}
             // A claim sets it aside, and says why.
@@ -135,9 +145,11 @@ impl Schedule {
             Ok(ids) => ids,
             Err(error) => return log::error!("cannot read the queue: {error}"),
         };
+        // Where the clock was set back, everything may be due at another time than we think.
+        let is_set_back = SystemTime::now() < since;
         let since = since.checked_sub(NAMING).unwrap_or(since);
         for (id, changed) in ids {
-            let is_news = changed >= since || !self.state().plan.knows(&id);
+            let is_news = is_set_back || changed >= since || !self.state().plan.knows(&id);
             if is_news && !self.state().is_stopping {
                 self.learn(queue, &id);
             }
@@ -189,7 +201,8 @@ fn hand_out(schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
             state = schedule.state();
             continue;
         }
-        let wait = state.plan.time_to_next(now).unwrap_or(RESCAN);
+        // Not longer, however long it is: this machine may sleep meanwhile.
+        let wait = state.plan.time_to_next(now).map_or(RESCAN, |wait| wait.min(RESCAN));
         let waited = schedule.changed.wait_timeout(state, wait);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
@@ -206,8 +219,17 @@ fn start(due: Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
         // What counts if a bug ends the attempt, or if something could not be written
         // down, so that the envelope does not know it.
         turn.next = Some(after(Timestamp::now(), courier.retry));
-        if let Err(error) = attempt(&mut turn, &courier) {
-            log::error!("{}: {error}", turn.due.id);
+        match attempt(&mut turn, &courier) {
+            Ok(()) => drop(turn.schedule.state().unwritten.remove(&turn.due.id)),
+            Err(error) => {
+                log::error!("{}: what came of it cannot be written down: {error}", turn.due.id);
+                let mut state = turn.schedule.state();
+                let failures = state.unwritten.entry(Arc::clone(&turn.due.id)).or_default();
+                *failures = failures.saturating_add(1);
+                let wait = pause(courier.retry, *failures);
+                drop(state);
+                turn.next = Some(after(Timestamp::now(), wait));
+            }
         }
     };
     let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work);
@@ -405,6 +427,45 @@ mod tests {
         assert_eq!(schedule.drain(Duration::from_secs(20)), 0);
         let left = schedule.state().plan.time_to_next(Timestamp::now()).unwrap();
         assert!(left > RETRY / 2 && left <= RETRY, "{left:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_tried_less_and_less_often() {
+        let world = World::new();
+        world.schedule.scan(world.queue(), SystemTime::now());
+        let obstacle = world.root.path().join(format!("tmp/{}.envelope", world.id));
+        fs::create_dir(&obstacle).unwrap();
+        let World { root: _root, courier, schedule, id } = world;
+        let courier = Arc::new(courier);
+        let attempt = || {
+            let due = schedule.state().plan.take(in_minutes(1000)).unwrap();
+            start(due, &schedule, &courier);
+            assert_eq!(schedule.drain(Duration::from_secs(20)), 0);
+        };
+        for wait in [RETRY, 2 * RETRY, 4 * RETRY] {
+            attempt();
+            let left = schedule.state().plan.time_to_next(Timestamp::now()).unwrap();
+            assert!(left > wait * 3 / 4 && left <= wait, "{left:?} of {wait:?}");
+        }
+        fs::remove_dir(&obstacle).unwrap();
+        attempt();
+        assert!(!schedule.state().plan.knows(&id) && schedule.state().unwritten.is_empty());
+    }
+
+    #[test]
+    fn where_the_clock_was_set_back_everything_is_read_again() {
+        let world = World::new();
+        world.schedule.scan(world.queue(), SystemTime::now());
+        world.change(|entry| entry.next = in_minutes(60));
+        let envelope = world.root.path().join(format!("queue/{}.envelope", world.id));
+        let begun = SystemTime::now();
+        let file = File::options().write(true).open(envelope).unwrap();
+        file.set_modified(begun - Duration::from_secs(3600)).unwrap();
+        // Read before the change, and by its time not changed since.
+        world.schedule.scan(world.queue(), begun);
+        assert!(world.schedule.state().plan.time_to_next(in_minutes(0)).unwrap().is_zero());
+        world.schedule.scan(world.queue(), begun + Duration::from_secs(3600));
+        assert!(!world.schedule.state().plan.time_to_next(in_minutes(0)).unwrap().is_zero());
     }
 
     #[test]

@@ -9,10 +9,10 @@
 //! Book: docs/08-threads.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::server::clients::{Client, Place};
@@ -31,6 +31,10 @@ use crate::wire::trace::Trace;
 /// How long a whole TLS handshake may take, if --timeout is not shorter.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(60);
 
+/// A client that has sent nothing for that long, in a message that we refused, has no more
+/// of it. Networks are silent for a few seconds while they send lost packets again.
+const MESSAGE_SILENCE: Duration = Duration::from_secs(10);
+
 /// Why a session ended although nobody had said that it should.
 #[derive(Debug)]
 enum Cut {
@@ -48,14 +52,10 @@ pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let tcp = Arc::clone(&client.tcp);
     // Without this the system holds a small reply back, hoping for more to send.
     let _ = tcp.set_nodelay(true);
-    let our_address = match tcp.local_addr() {
-        Ok(address) => address.ip().to_canonical(),
-        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
     let trace = shared.trace.then(|| Trace::new(client.number));
     let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
     let wire = Wire::new(stream, shared.timeout, trace.clone());
-    let session = Session::new(shared.site(), role, our_address, nonce);
+    let session = Session::new(shared.site(), role, client.our_address(), nonce);
     let mut talk = Talk { client, shared, trace, start: Instant::now(), encryption: String::new() };
     let end = talk.run(wire, session);
     let why = end.map_or_else(|cut| cut.to_string(), |farewell| farewell.to_string());
@@ -92,7 +92,7 @@ impl<'a> Talk<'a> {
             if !matches!(step.next, Next::Chunk(_)) && !session.is_between_chunks() {
                 incoming = None;
             }
-            self.log(step.note.as_ref());
+            self.log(step.note.as_ref(), session.user());
             let answer = match (say(&mut wire, &step), step.next) {
                 (Err(lost), _) => Err(self.cut(lost)),
                 (Ok(()), Next::Command) => self.answer(&mut wire, &mut session),
@@ -197,28 +197,42 @@ impl<'a> Talk<'a> {
 
     /// What the session cannot see by itself.
     fn outside(&self, wire: &Wire, session: &Session) -> Outside {
-        let (address, now) = (self.client.address.ip(), Instant::now());
-        // Both questions cost something, and are of interest in few states.
+        let (address, now) = (self.client.address().ip(), Instant::now());
+        // These questions cost something, and are of interest in few states.
         let is_ready = *session.state() == State::Ready;
+        let sender = match session.state() {
+            State::Mail(_) | State::Rcpt(_) => session.user(),
+            _ => None,
+        };
+        let allowance = &self.shared.allowance;
         let may_log_in = is_ready || matches!(session.state(), State::Auth(_));
         Outside {
             room: if is_ready { self.shared.spool.room() } else { u64::MAX },
             is_blocked: may_log_in && self.shared.failures.is_blocked(address, now),
+            elsewhere_left: sender.map_or(usize::MAX, |user| allowance.left(user, now)),
             has_more: wire.has_input(),
             age: now.saturating_duration_since(self.start),
+            now: Timestamp::now().as_second(),
         }
     }
 
-    fn log(&self, note: Option<&Note>) {
+    /// Logs what the log should know, and counts what is counted over several sessions.
+    fn log(&self, note: Option<&Note>, user: Option<&str>) {
+        let Some(note) = note else { return };
+        let (now, user) = (Instant::now(), user.unwrap_or_default());
         match note {
-            Some(note @ (Note::Refused(_) | Note::LoggedIn(_))) => {
+            Note::Elsewhere(count) => self.shared.allowance.record(user, *count, now),
+            Note::Refused(_) | Note::LoggedIn(_) => log::info!("{}: {note}", self.client),
+            Note::OverAllowance(_) => {
                 log::info!("{}: {note}", self.client);
+                if self.shared.allowance.is_news(user, now) {
+                    log::warn!("user {user} wants more recipients elsewhere than --max-per-hour");
+                }
             }
-            Some(note @ Note::LoginFailed) => {
+            Note::LoginFailed(_) => {
                 log::warn!("{}: {note}", self.client);
-                self.shared.failures.record(self.client.address.ip(), Instant::now());
+                self.shared.failures.record(self.client.address().ip(), now);
             }
-            None => {}
         }
     }
 
@@ -227,7 +241,8 @@ impl<'a> Talk<'a> {
     fn linger(&self, farewell: Farewell, session: &Session) -> Linger {
         match farewell {
             Farewell::Smuggling | Farewell::HugeChunk => {
-                Linger { time: self.shared.timeout, octets: session.site().max_size }
+                let time = self.shared.timeout;
+                Linger { time, silence: MESSAGE_SILENCE.min(time), octets: session.site().max_size }
             }
             _ => Linger::SHORT,
         }

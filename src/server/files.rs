@@ -1,11 +1,12 @@
 //! What people write into files: who has a mailbox, who may log in, other names, the
-//! certificate, and who we are at the smarthost.
+//! certificate, whose tokens are believed, and who we are at the smarthost.
 //!
-//! In: the names of the files, and what flags say. Out: [`Files`], or one line that says which file is wrong, where, and what was expected. Everything
-//! is read before anything is used, so that a wrong file changes nothing.
+//! In: the names of the files, and what flags say. Out: [`Files`], or one line that says
+//! which file is wrong, where, and what was expected. Everything is read before anything
+//! is used, so that a wrong file changes nothing.
 //!
 //! Left to others: the form of each file (`store/users.rs`, `store/aliases.rs`,
-//! `certificate.rs`, `smarthost.rs`), and when they are read again (`main.rs`, at SIGHUP).
+//! `certificate.rs`, `issuer.rs`, `smarthost.rs`), and when they are read again (`main.rs`, at SIGHUP).
 //!
 //! Book: docs/10-tls.md.
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::relay::courier::Smarthost;
 use crate::server::certificate;
+use crate::server::issuer;
 use crate::server::smarthost;
 use crate::smtp::auth::users::Users;
 use crate::smtp::site::Site;
@@ -37,7 +39,8 @@ pub struct Files {
     pub process_secret: [u8; 32],
 }
 
-/// Reads users, aliases, certificate and key, and what belongs to the smarthost.
+/// Reads users, aliases, certificate and key, the keys of tokens, and what belongs to the
+/// smarthost.
 pub fn read(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> {
     let acceptor = match (&config.cert, &config.key) {
         (Some(cert), Some(key)) => Some(certificate::read(cert, key)?),
@@ -78,7 +81,11 @@ fn with_users(config: &Config, path: &Path, process_secret: [u8; 32]) -> Result<
     if let Some(name) = names.iter().find(is_foreign) {
         return Err(format!("{}: {name} is at none of our domains", path.display()));
     }
-    site.set_users(Users::new(entries, process_secret));
+    let users = Users::new(entries, process_secret);
+    site.set_users(match issuer::read(config)? {
+        Some(issuer) => users.trusting(issuer),
+        None => users,
+    });
     Ok(site)
 }
 

@@ -6,15 +6,17 @@
 //!
 //! Book: docs/08-threads.md.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::server::balancer;
+use crate::server::clients::refuse;
 use crate::server::connection;
 use crate::server::shared::Shared;
-use crate::smtp::reply::{self, Reply};
+use crate::smtp::reply;
 use crate::smtp::session::Role;
 
 /// A session needs little: its buffers are on the heap, and nothing recurses.
@@ -77,34 +79,25 @@ impl Listener {
             accepted => accepted?,
         };
         if shared.is_stopping() {
-            self.refuse(&tcp, &reply::stopping(&shared.site().hostname));
+            refuse(&tcp, self.role, &reply::stopping(&shared.site().hostname));
             return Ok(());
         }
         let tcp = Arc::new(tcp);
         let too_many = || reply::too_many_connections(&shared.site().hostname);
         let Some(place) = shared.clients.admit(&tcp, from) else {
             log::info!("refused a client from {from}: too many connections");
-            self.refuse(&tcp, &too_many());
+            refuse(&tcp, self.role, &too_many());
             return Ok(());
         };
         let (role, for_thread) = (self.role, Arc::clone(shared));
         let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK);
-        let spawned = thread.spawn(move || connection::serve(&place, role, &for_thread));
-        spawned.map(drop).inspect_err(|_| self.refuse(&tcp, &too_many()))
-    }
-
-    /// A 421 in the place of the greeting, and a plain close. The few octets fit
-    /// into the system's buffer, so this waits for nobody; and it does not linger,
-    /// because this thread has other clients to take.
-    fn refuse(&self, mut tcp: &TcpStream, reply: &Reply) {
-        // In clear it would be no reply to a client that waits for a handshake.
-        if self.role == Role::Submissions {
-            return;
-        }
-        let mut octets = Vec::new();
-        reply.write_to(&mut octets);
-        // A client that is gone already is no matter.
-        let _ = tcp.write_all(&octets);
+        let spawned = thread.spawn(move || {
+            // A balancer has to say first whose place it is.
+            if let Some(place) = balancer::owned(place, role, &for_thread) {
+                connection::serve(&place, role, &for_thread);
+            }
+        });
+        spawned.map(drop).inspect_err(|_| refuse(&tcp, self.role, &too_many()))
     }
 }
 

@@ -23,16 +23,20 @@
 //! # }
 //! ```
 //!
-//! Read in this order: [`listener`], [`clients`], [`connection`], [`receive`]; then
-//! [`shared`], [`files`], [`certificate`], [`smarthost`], [`failures`] and [`relaying`].
+//! Read in this order: [`listener`], [`clients`], [`balancer`], [`connection`],
+//! [`receive`]; then [`shared`], [`files`], [`certificate`], [`issuer`], [`smarthost`],
+//! [`failures`], [`allowance`] and [`relaying`].
 //!
 //! Book: docs/08-threads.md.
 
+pub mod allowance;
+pub mod balancer;
 pub mod certificate;
 pub mod clients;
 pub mod connection;
 pub mod failures;
 pub mod files;
+pub mod issuer;
 pub mod listener;
 pub mod receive;
 pub mod relaying;
@@ -53,7 +57,6 @@ use std::time::{Duration, Instant};
 
 use crate::relay::courier::Courier;
 use crate::relay::worker::{self, Schedule};
-use crate::server::clients::Clients;
 use crate::server::connection::random_octets;
 use crate::server::listener::Listener;
 use crate::smtp::session::Role;
@@ -111,10 +114,8 @@ impl Server {
         let shared = Arc::new(Shared::new(
             Arc::new(spool),
             Arc::new(Schedule::new(config.smarthost.is_some(), config.retry)),
-            Arc::new(Clients::new(config.max_connections, config.max_per_client)),
             files,
-            config.timeout,
-            config.trace,
+            &config,
         ));
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().1).collect();
         let courier = relaying::courier(&config, addresses.clone(), &shared);
@@ -208,9 +209,10 @@ fn open_ports(config: &Config) -> Result<Vec<Listener>, BindError> {
 }
 
 impl Handle {
-    /// Reads users, aliases, certificate and key again, for sessions that begin
-    /// from now on, and what belongs to the smarthost, for attempts that do. If one of the files is wrong, everything stays as it was, and
-    /// the error says what is wrong.
+    /// Reads users, aliases, certificate, key and the keys of tokens again, for sessions
+    /// that begin from now on, and what belongs to the smarthost, for attempts that do.
+    /// If one of the files is wrong, everything stays as it was, and the error says what
+    /// is wrong.
     pub fn reload(&self) -> Result<(), String> {
         let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.set_files(files::read(&self.config, self.shared.process_secret())?);

@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use crate::server::clients::{Client, Sending};
 use crate::server::shared::Shared;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::session::{Envelope, Outcome, Part, Recipient, Role, Session};
-use crate::smtp::text::printable;
+use crate::smtp::session::{Envelope, Outcome, Part, Role, Session};
+use crate::smtp::text::{ascii_address, printable};
 use crate::store::disk::is_full;
 use crate::store::draft::Draft;
 use crate::store::envelope::entries;
@@ -120,9 +120,11 @@ impl<'a> Incoming<'a> {
         wire.begin_message();
         loop {
             let (taken, then) = self.write(wire.arrived()?);
-            wire.take(taken);
             if self.unstuffer.octets() > max_size {
                 self.draft = Err(Outcome::TooBig);
+                wire.forget(taken);
+            } else {
+                wire.take(taken);
             }
             match then {
                 Then::More => {}
@@ -181,11 +183,11 @@ impl<'a> Incoming<'a> {
     }
 
     /// The message is over: stores it, if nothing is wrong with it.
-    fn end(self, envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
+    fn end(self, mut envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
         let Incoming { name, when, unstuffer, draft, client, _sending } = self;
         let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
         let outcome = match draft {
-            Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
+            Ok(draft) if is_loop(&draft, &mut envelope) => Outcome::Loop,
             Ok(draft) => store(draft, &name, when, envelope, shared)
                 .unwrap_or_else(|error| fault(&error, &name, client)),
             Err(outcome) => outcome,
@@ -209,7 +211,7 @@ fn draft(
     let fields = TraceFields {
         reverse_path: &envelope.reverse_path,
         client_name: session.client_name(),
-        client_address: client.address.ip(),
+        client_address: client.address().ip(),
         hostname: &session.site().hostname,
         protocol: session.protocol(envelope),
         encryption: encryption.as_deref(),
@@ -228,17 +230,20 @@ fn draft(
     shared.spool.draft(name, &fields.to_text(), submission.as_ref())
 }
 
-/// Whether a message came round: it has passed too many servers, or an alias that it is
-/// for has sent it on before. The first bounds how deep a loop gets, the second how wide.
-fn is_loop(draft: &Draft, envelope: &Envelope) -> bool {
+/// Takes out whoever an alias leads to that has sent this message on before: they have had
+/// it. Says whether that leaves nobody, or the message has passed too many servers: then
+/// it goes round in a loop. The fields `Received` bound how deep a loop gets, the fields
+/// `Delivered-To` how wide.
+fn is_loop(draft: &Draft, envelope: &mut Envelope) -> bool {
     let facts = draft.facts();
     let has_passed = |alias: &Mailbox| {
-        let alias = alias.to_string();
+        let alias = ascii_address(&alias.to_string());
         facts.delivered_to.iter().any(|address| address.eq_ignore_ascii_case(&alias))
     };
-    let leaves = |to: &&Recipient| to.destination.address().is_some();
-    let mut aliases = envelope.recipients.iter().filter(leaves).filter_map(|to| to.alias.as_ref());
-    facts.received > RECEIVED_LIMIT || aliases.any(has_passed)
+    if !facts.delivered_to.is_empty() {
+        envelope.recipients.retain(|to| !to.alias.as_ref().is_some_and(has_passed));
+    }
+    facts.received > RECEIVED_LIMIT || envelope.recipients.is_empty()
 }
 
 /// From here on the message survives a power cut, or the client is asked to send it again.

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::relay::courier::Smarthost;
 use crate::relay::worker::Schedule;
+use crate::server::allowance::Allowance;
 use crate::server::clients::Clients;
 use crate::server::failures::Failures;
 use crate::server::files::Files;
@@ -30,6 +32,8 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     /// Who failed to log in.
     pub failures: Failures,
+    /// What each user may still send to others.
+    pub allowance: Allowance,
     /// How long a command, a write, or 64 KiB of a message may take.
     pub timeout: Duration,
     /// Print every dialogue to standard error.
@@ -43,18 +47,21 @@ impl Shared {
     pub fn new(
         spool: Arc<Spool>,
         schedule: Arc<Schedule>,
-        clients: Arc<Clients>,
         files: Files,
-        timeout: Duration,
-        trace: bool,
+        config: &Config,
     ) -> Shared {
         Shared {
             spool,
             schedule,
-            clients,
+            clients: Arc::new(Clients::new(
+                config.max_connections,
+                config.max_per_client,
+                &config.proxies,
+            )),
             failures: Failures::default(),
-            timeout,
-            trace,
+            allowance: Allowance::new(config.max_per_hour),
+            timeout: config.timeout,
+            trace: config.trace,
             files: Mutex::new(files),
             is_stopping: AtomicBool::new(false),
         }

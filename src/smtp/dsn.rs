@@ -11,6 +11,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::smtp::text::ascii_address;
+
 /// The longest `ENVID` and the longest `ORCPT`, in octets as sent (RFC 3461 sections
 /// 4.4 and 4.2).
 const ENVID_LIMIT: usize = 100;
@@ -59,7 +61,7 @@ pub struct Notify {
 pub struct OriginalRecipient {
     /// Such as `rfc822`; an atom.
     pub address_type: String,
-    /// In xtext, as it was sent.
+    /// In xtext, as it was sent, or in ASCII if it was not.
     pub address: String,
 }
 
@@ -104,6 +106,19 @@ impl RcptDsn {
         self.notify.unwrap_or(Notify::DEFAULT)
     }
 
+    /// What two addresses of one mailbox want together; NEVER only if both say so.
+    pub fn wanted_with(&self, other: &RcptDsn) -> Option<Notify> {
+        if self.notify.is_none() && other.notify.is_none() {
+            return None;
+        }
+        let (one, two) = (self.wanted(), other.wanted());
+        Some(Notify {
+            success: one.success || two.success,
+            failure: one.failure || two.failure,
+            delay: one.delay || two.delay,
+        })
+    }
+
     /// The same without a success, which is told once where an alias leads to several
     /// (section 5.2.7).
     pub fn without_success(&self) -> RcptDsn {
@@ -118,15 +133,14 @@ impl OriginalRecipient {
         let (address_type, address) = value.split_once(';')?;
         let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
         let is_type = !address_type.is_empty() && address_type.chars().all(is_atom);
-        // Under SMTPUTF8 an address of this type may stand as it is (RFC 6533 section 3).
+        // An address of this type may stand as it is (RFC 6533 section 3). It goes on in
+        // ASCII, because the next server may take nothing else.
         let is_utf8 = address_type.eq_ignore_ascii_case("utf-8")
             && !address.is_empty()
             && !address.chars().any(|c| c.is_control() || c.is_whitespace());
         let is_fine = is_type && (is_utf8 || is_xtext(address)) && value.len() <= ORCPT_LIMIT;
-        is_fine.then(|| OriginalRecipient {
-            address_type: address_type.to_owned(),
-            address: address.to_owned(),
-        })
+        let address = if address.is_ascii() { address.to_owned() } else { ascii_address(address) };
+        is_fine.then(|| OriginalRecipient { address_type: address_type.to_owned(), address })
     }
 }
 
@@ -239,7 +253,6 @@ mod tests {
             "rfc822;bob@host.example",
             "rfc822;a+2Bb@host.example",
             "x400;+20",
-            "utf-8;\u{fc}@b.example",
             "UTF-8;\\x{FC}@b.example",
         ] {
             assert_eq!(
@@ -247,6 +260,8 @@ mod tests {
                 Some(text)
             );
         }
+        let raw = OriginalRecipient::parse("utf-8;\u{fc}@b.example").unwrap();
+        assert_eq!(raw.to_string(), "utf-8;\\x{FC}@b.example");
         for text in ["", "rfc822", "rfc822;", ";bob", "rfc 822;bob", "rfc822;a+b", "rfc822;a=b"] {
             assert_eq!(OriginalRecipient::parse(text), None, "{text}");
         }

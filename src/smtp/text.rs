@@ -65,6 +65,16 @@ pub fn folder_name(name: &str) -> String {
     safe
 }
 
+/// An address in ASCII, from which a program can tell what it was (utf-8-addr-xtext,
+/// RFC 6533 section 3).
+pub fn ascii_address(address: &str) -> String {
+    let spelt = |c: char| {
+        let is_plain = c.is_ascii_graphic() && !"\\+=".contains(c);
+        if is_plain { c.to_string() } else { format!("\\x{{{:02X}}}", u32::from(c)) }
+    };
+    address.chars().map(spelt).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

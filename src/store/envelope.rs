@@ -56,9 +56,8 @@ pub enum NextHop {
     Domain(Domain),
     /// The server that takes all our mail for others.
     Smarthost,
-    /// Nowhere: an alias leads to several, each with an entry of its own, and the sender
-    /// wants to hear that it did (RFC 3461 section 5.2.7.3).
-    Expansion,
+    /// Nowhere: everybody has the letter, and the sender wants to hear so.
+    Nowhere,
 }
 
 /// What is known of a message, whoever it is for.
@@ -105,6 +104,9 @@ pub enum RecipientState {
     Waiting,
     /// The letter is where it should go, and the sender wants to hear of it.
     Delivered,
+    /// An alias led to several addresses, and the sender wants to hear of that and not of
+    /// each of them (RFC 3461 section 5.2.7.3).
+    Expanded,
     /// It will not get there, and the sender has to hear of it.
     Failed,
     /// Nothing is left to do.
@@ -112,9 +114,10 @@ pub enum RecipientState {
 }
 
 /// How each state is called in an envelope.
-const STATES: [(RecipientState, &str); 4] = [
+const STATES: [(RecipientState, &str); 5] = [
     (RecipientState::Waiting, "waiting"),
     (RecipientState::Delivered, "delivered"),
+    (RecipientState::Expanded, "expanded"),
     (RecipientState::Failed, "failed"),
     (RecipientState::Ended, "ended"),
 ];
@@ -134,9 +137,15 @@ impl Entry {
         self.recipients.iter().any(|recipient| recipient.state == state)
     }
 
-    /// Whether somebody has to be told that the letter arrived.
+    /// Whether the sender wants to hear that the letter arrived.
     pub fn wants_success(&self) -> bool {
         self.recipients.iter().any(|recipient| recipient.dsn.wanted().success)
+    }
+
+    /// Whether there is something that the sender wants to hear.
+    pub fn has_news(&self) -> bool {
+        let quiet = [RecipientState::Waiting, RecipientState::Ended];
+        self.recipients.iter().any(|recipient| !quiet.contains(&recipient.state))
     }
 
     /// Whether somebody who waits has a sender who wants to hear that it takes long, and
@@ -157,13 +166,17 @@ impl Entry {
     /// The sender was told about everybody there was news of.
     pub fn note_told(&mut self, is_delay: bool) {
         self.is_warned |= is_delay;
-        self.end_all(&[RecipientState::Delivered, RecipientState::Failed]);
+        self.end_all(&[
+            RecipientState::Delivered,
+            RecipientState::Expanded,
+            RecipientState::Failed,
+        ]);
     }
 
     /// Nobody can be told. Those who have the letter need nothing more.
     pub fn note_nobody_to_tell(&mut self) {
         self.is_warned = true;
-        self.end_all(&[RecipientState::Delivered]);
+        self.end_all(&[RecipientState::Delivered, RecipientState::Expanded]);
     }
 
     fn end_all(&mut self, states: &[RecipientState]) {
@@ -183,7 +196,7 @@ impl Entry {
         let whole = BadEnvelope { line: 0, expected: "whole lines of UTF-8" };
         let mut fields = Fields { lines: text.ok_or(whole)?.lines(), number: 0 };
         fields.value(FORM, |form| (form == "2").then_some(()))?;
-        let next_hop = fields.value("FOR mailbox, domain, smarthost or expansion", next_hop)?;
+        let next_hop = fields.value("FOR mailbox, domain, smarthost or nowhere", next_hop)?;
         let alias = fields.value("ALIAS <address> or none", |text| {
             if text == "none" { Some(None) } else { mailbox(text).map(Some) }
         })?;
@@ -218,9 +231,9 @@ pub fn entries(letter: &Letter, recipients: Vec<Recipient>, has_smarthost: bool)
             Destination::Elsewhere(address) if has_smarthost => (NextHop::Smarthost, address),
             Destination::Elsewhere(address) => (NextHop::Domain(address.domain.clone()), address),
             Destination::Expansion(alias) => {
-                state = RecipientState::Delivered;
+                state = RecipientState::Expanded;
                 answer = Some(Answer::delivered((0, 0), "passed on to several addresses"));
-                (NextHop::Expansion, alias)
+                (NextHop::Nowhere, alias)
             }
         };
         let recipient = QueuedRecipient { address, given, dsn, state, answer };
@@ -240,6 +253,19 @@ pub fn entries(letter: &Letter, recipients: Vec<Recipient>, has_smarthost: bool)
         }
     }
     entries
+}
+
+/// What the sender wants to hear of those who have the letter already, in one entry.
+pub fn news_of(stored: &[Entry]) -> Option<Entry> {
+    let mut news = Entry { next_hop: NextHop::Nowhere, ..stored.first()?.clone() };
+    let told = stored.iter().flat_map(|entry| &entry.recipients);
+    let told = told.filter(|one| one.dsn.wanted().success).map(|one| QueuedRecipient {
+        state: RecipientState::Delivered,
+        answer: Some(Answer::delivered((1, 5), "the letter is in the mailbox")),
+        ..one.clone()
+    });
+    news.recipients = told.collect();
+    (!news.recipients.is_empty()).then_some(news)
 }
 
 /// The lines of an envelope, one after the other.
@@ -283,7 +309,7 @@ impl<'a> Fields<'a> {
 fn next_hop(text: &str) -> Option<NextHop> {
     match text.split_once(' ').unwrap_or((text, "")) {
         ("smarthost", "") => Some(NextHop::Smarthost),
-        ("expansion", "") => Some(NextHop::Expansion),
+        ("nowhere", "") => Some(NextHop::Nowhere),
         ("domain", domain) => whole(Domain::parse(domain)).map(NextHop::Domain),
         ("mailbox", address) => match mailbox(address)? {
             Mailbox { local_part: name, domain: Domain::Name(domain) } => {
@@ -346,7 +372,7 @@ impl Display for NextHop {
             NextHop::Mailbox(mailbox) => write!(f, "mailbox <{}>", mailbox.address()),
             NextHop::Domain(domain) => write!(f, "domain {domain}"),
             NextHop::Smarthost => f.write_str("smarthost"),
-            NextHop::Expansion => f.write_str("expansion"),
+            NextHop::Nowhere => f.write_str("nowhere"),
         }
     }
 }
@@ -560,10 +586,11 @@ mod tests {
             let (state, verdict, class) = [
                 (RecipientState::Waiting, Verdict::Later, 4),
                 (RecipientState::Delivered, Verdict::Delivered, 2),
+                (RecipientState::Expanded, Verdict::Delivered, 2),
                 (RecipientState::Failed, Verdict::Never, 5),
                 (RecipientState::Ended, Verdict::Never, 5),
                 (RecipientState::Ended, Verdict::Delivered, 2),
-            ][usize::from(state) % 5];
+            ][usize::from(state) % 6];
             let recipients = vec![recipient("<a@b.example>", elsewhere("a@b.example"), None)];
             let mut entry = entries(&letter(), recipients, false).remove(0);
             let status = Enhanced { class, subject: status.0, detail: status.1 };

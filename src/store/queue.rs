@@ -29,11 +29,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::Access;
+
 use crate::store::disk::{
     Way, is_leftover, make_folder, overwrite_file, put, remove_file, remove_folder, rename,
     sync_file, sync_folder,
 };
 use crate::store::envelope::{BadEnvelope, Entry};
+
+/// How much room an answer takes in an envelope: its text, a status and a name.
+const ANSWER_OCTETS: usize = 1024;
 
 /// The folder of entries.
 #[derive(Debug)]
@@ -164,7 +169,7 @@ impl Queue {
         let mut text = Vec::new();
         envelope.read_to_end(&mut text)?;
         let why = match Entry::parse(&text) {
-            Ok(entry) if self.path(id, "message").exists() => {
+            Ok(entry) if self.path(id, "message").try_exists()? => {
                 return Ok(Claimed::Ours(Claim {
                     queue: self,
                     id: id.to_owned(),
@@ -254,7 +259,10 @@ impl Claim<'_> {
     /// Finds out whether changes could be saved now: better before somebody has the
     /// letter than after it, because then it would go there again and again.
     pub fn try_to_write(&self) -> io::Result<()> {
-        self.queue.write_envelope(&self.id, &self.entry).map(drop)
+        rustix::fs::access(&self.queue.folder, Access::WRITE_OK)?;
+        let mut file = self.queue.write_envelope(&self.id, &self.entry)?;
+        // With the answers it will be larger.
+        file.write_all(&vec![b' '; self.entry.recipients.len() * ANSWER_OCTETS])
     }
 
     /// Makes the changes of the entry last. The new envelope is written beside the queue and
@@ -323,6 +331,8 @@ mod tests {
     use crate::store::envelope::{RecipientState, entries};
     use crate::store::spool::{Origin, Spool};
     use jiff::Timestamp;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     const TRACE: &str = "Return-Path: <ann@client.example>\nReceived: x\n";
@@ -390,6 +400,28 @@ mod tests {
     fn whole_queue() -> Vec<(String, String)> {
         let sent = format!("Received: x\n{TEXT}");
         ["domain b.example", "domain c.example"].map(|hop| (hop.to_owned(), sent.clone())).into()
+    }
+
+    #[test]
+    fn a_claim_finds_out_that_the_queue_cannot_be_written_before_anything_is_sent() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "host.example").unwrap();
+        let ids = deliver(&spool).unwrap();
+        let claim = claim(spool.queue(), &ids[0]);
+        claim.try_to_write().unwrap();
+        let folder = root.path().join("queue");
+        // Permissions do not stop root.
+        let permissions =
+            |mode| fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+        permissions(0o555);
+        let is_root = File::create(folder.join("probe")).is_ok();
+        assert!(is_root || claim.try_to_write().is_err());
+        permissions(0o755);
+        // A folder that is gone stops everybody.
+        fs::rename(&folder, root.path().join("aside")).unwrap();
+        assert!(claim.try_to_write().is_err());
+        fs::rename(root.path().join("aside"), &folder).unwrap();
+        claim.try_to_write().unwrap();
     }
 
     #[test]

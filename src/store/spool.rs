@@ -35,7 +35,7 @@ use crate::store::disk::{
     Way, is_full, is_leftover, make_folder, remove_file, remove_folder, sync_folder,
 };
 use crate::store::draft::Draft;
-use crate::store::envelope::{Entry, NextHop};
+use crate::store::envelope::{Entry, NextHop, news_of};
 use crate::store::folder::folder;
 use crate::store::header::Submission;
 use crate::store::maildir::Maildir;
@@ -149,15 +149,7 @@ impl Spool {
         trace_fields: &str,
         submission: Option<&Submission>,
     ) -> io::Result<Draft> {
-        let create = || Draft::create(self.tmp.join(&name.file), trace_fields, submission);
-        match create() {
-            // Somebody emptied the spool while we run: that must not stop the mail.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make_folders()?;
-                create()
-            }
-            done => done,
-        }
+        self.in_folders(|| Draft::create(self.tmp.join(&name.file), trace_fields, submission))
     }
 
     /// What still has to go elsewhere.
@@ -206,6 +198,7 @@ impl Spool {
         stored: &mut Vec<Entry>,
     ) -> io::Result<Vec<Entry>> {
         let (mut rest, mut broken) = (Vec::new(), Vec::new());
+        let is_reported = entries.iter().any(Entry::wants_success);
         let mut left = entries.len();
         for entry in entries {
             left -= 1;
@@ -213,13 +206,8 @@ impl Spool {
                 rest.push(entry);
                 continue;
             };
-            // Whoever wants a report is served by relay/, which writes reports.
-            if entry.wants_success() {
-                rest.push(entry);
-                continue;
-            }
             // The last name takes the place of the temporary one.
-            let is_last = left == 0 && rest.is_empty();
+            let is_last = left == 0 && rest.is_empty() && !is_reported;
             let by = if is_last { Way::Move } else { Way::Link };
             match self.put_into(mailbox, draft.path(), by, &name.file) {
                 Ok(()) => stored.push(entry),
@@ -235,7 +223,10 @@ impl Spool {
         let is_nobody_served = stored.is_empty() && broken.len() == rest.len();
         match broken.pop() {
             Some(error) if origin == Origin::Client && is_nobody_served => Err(error),
-            _ => Ok(rest),
+            _ => {
+                rest.extend(news_of(stored));
+                Ok(rest)
+            }
         }
     }
 
@@ -252,7 +243,7 @@ impl Spool {
         for (entry, number) in entries.into_iter().zip(1..) {
             let id = format!("{}-{number}", name.id);
             let by = if number == last { Way::Move } else { Way::Link };
-            let prepared = self.queue.prepare(draft.path(), by, &id, &entry);
+            let prepared = self.in_folders(|| self.queue.prepare(draft.path(), by, &id, &entry));
             queued.push((id, entry));
             prepared.inspect_err(|_| queued.iter().for_each(|(id, _)| self.queue.discard(id)))?;
         }
@@ -283,7 +274,7 @@ impl Spool {
             }
         }
         let maildir = self.maildir(mailbox);
-        maildir.make()?;
+        self.in_folders(|| maildir.make())?;
         maildir.deliver(from, by, file)?;
         let mut known = self.known();
         if known.len() >= KNOWN_LIMIT {
@@ -295,6 +286,18 @@ impl Spool {
 
     fn maildir(&self, mailbox: &LocalMailbox) -> Maildir {
         Maildir::new(&self.mail, &folder(mailbox))
+    }
+
+    /// Does something in our folders. If somebody emptied the spool while we run, that
+    /// must not stop the mail: they are made again.
+    fn in_folders<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match act() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_folders()?;
+                act()
+            }
+            done => done,
+        }
     }
 
     fn make_folders(&self) -> io::Result<()> {

@@ -64,7 +64,8 @@ impl TraceFields<'_> {
             push(&mut text, format_args!(" ({encryption})"));
         }
         push(&mut text, format_args!(" id {id}"));
-        if let Some(to) = self.only_recipient {
+        // Outside ASCII it would make the letter need SMTPUTF8 on its way.
+        if let Some(to) = self.only_recipient.filter(|to| !to.needs_smtputf8()) {
             push(&mut text, format_args!("\n\tfor {to}"));
         }
         push(&mut text, format_args!(";\n\t{}\n", date(self.when)));

@@ -219,7 +219,13 @@ impl Wire {
         }
     }
 
-    /// The same for a chunk of which `left` octets are still to come: no more than these
+    /// The same for what is read only to find its end. It renews no deadline, so that a
+    /// message without an end comes to one.
+    pub fn forget(&mut self, count: usize) {
+        self.input.take(count);
+    }
+
+    /// The same as [`Wire::arrived`] for a chunk of which `left` octets are still to come: no more than these
     /// are handed out. What follows them is a command.
     pub fn arrived_of(&mut self, left: u64) -> Result<&mut [u8], Lost> {
         let arrived = self.arrived()?;

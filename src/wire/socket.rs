@@ -34,8 +34,10 @@ pub struct Socket {
 /// comes to read what we said last.
 #[derive(Debug, Clone, Copy)]
 pub struct Linger {
-    /// For that long in all, and not once nothing has come for two seconds.
+    /// For that long in all.
     pub time: Duration,
+    /// And not once nothing has come for that long.
+    pub silence: Duration,
     /// This many octets at most.
     pub octets: u64,
 }
@@ -51,7 +53,7 @@ const AWAY: usize = 16 * 1024;
 
 impl Linger {
     /// Enough for what was on its way, too little to keep a thread busy.
-    pub const SHORT: Linger = Linger { time: SILENCE, octets: 1024 * 1024 };
+    pub const SHORT: Linger = Linger { time: SILENCE, silence: SILENCE, octets: 1024 * 1024 };
 }
 
 impl Socket {
@@ -105,7 +107,7 @@ impl Socket {
         let mut left = linger.octets;
         let mut buffer = vec![0; AWAY];
         while left > 0 {
-            self.set_deadline(SILENCE.min(linger.time.saturating_sub(start.elapsed())));
+            self.set_deadline(linger.silence.min(linger.time.saturating_sub(start.elapsed())));
             match self.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => left = left.saturating_sub(count as u64),
@@ -240,7 +242,7 @@ mod tests {
     fn what_still_comes_is_read_for_as_long_and_as_much_as_the_limit_says() {
         let minute = Duration::from_secs(60);
         let much = 20_000_000;
-        let all = Linger { time: minute, octets: much as u64 };
+        let all = Linger { time: minute, silence: SILENCE, octets: much as u64 };
         assert_eq!(sent_while_lingering(all, much), much);
         assert!(sent_while_lingering(Linger { octets: 1000, ..all }, much) < much);
         assert!(sent_while_lingering(Linger { time: Duration::ZERO, ..all }, much) < much);

@@ -43,7 +43,8 @@ impl TestServer {
     /// With what the `needs:` lines of a dialogue say.
     pub fn with_needs(needs: &[String]) -> TestServer {
         let (mut flags, mut role) = (Vec::new(), "smtp");
-        let (mut users, mut aliases, mut has_tls) = (String::new(), String::new(), false);
+        let (mut users, mut aliases) = (String::new(), String::new());
+        let (mut has_tls, mut has_tokens) = (false, false);
         for need in needs {
             let (what, rest) = need.split_once(' ').unwrap_or((need, ""));
             match what {
@@ -55,6 +56,7 @@ impl TestServer {
                 }
                 "aliases" => aliases += &format!("{rest}\n"),
                 "tls" => has_tls = true,
+                "tokens" => has_tokens = true,
                 "role" => role = rest,
                 _ => flags.extend(need.split_whitespace()),
             }
@@ -76,6 +78,11 @@ impl TestServer {
         }
         if has_tls {
             (config.cert, config.key) = (Some(test_file("cert.pem")), Some(test_file("key.pem")));
+        }
+        if has_tokens {
+            config.oauth_keys = Some(oauth_file("keys.json"));
+            config.oauth_issuer = Some(ISSUER.to_owned());
+            config.oauth_audience = Some(AUDIENCE.to_owned());
         }
         let mut server = TestServer::in_role(*config, role);
         server.files = Some(folder);
@@ -167,6 +174,15 @@ pub fn examples() -> PathBuf {
 /// A certificate or key for tests: nobody trusts them, and everybody has the key.
 pub fn test_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
+/// Who signs the tokens of `needs: tokens`, and for whom.
+pub const ISSUER: &str = "https://login.example";
+pub const AUDIENCE: &str = "mail.example";
+
+/// The key that these are signed with, and the set that they are checked with.
+pub fn oauth_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oauth").join(name)
 }
 
 /// All files in a folder, sorted by name; none if there is no such folder.

@@ -2,7 +2,8 @@
 //!
 //! In: where the next hop listens, and how to begin. Out: a [`Client`] after TCP, the
 //! greeting, EHLO, perhaps TLS, perhaps a login; or what this address came to. A
-//! password goes to a server that has proved its name, and stands in no text of ours.
+//! password or a token goes to a server that has proved its name, and stands in no text
+//! of ours.
 //!
 //! Left to others: which address is tried, and whether it is tried once more in clear
 //! after a handshake that failed.
@@ -21,7 +22,7 @@ use crate::relay::client::extensions::Extensions;
 use crate::relay::client::{Client, GREETING};
 use crate::smtp::address::address_literal;
 use crate::smtp::answer::Answer;
-use crate::smtp::auth::exchange::{ClientExchange, Credentials};
+use crate::smtp::auth::exchange::{ClientExchange, Credentials, Evidence};
 use crate::smtp::auth::mechanism::{self, Mechanism};
 use crate::smtp::reply::{Kind, Reply};
 use crate::wire::replies::Replies;
@@ -41,6 +42,11 @@ const NO_TLS: (u16, u16) = (7, 5);
 
 /// 220: a greeting, and no answer to EHLO.
 const GREETED: u16 = 220;
+/// With more octets than this, CR LF included, AUTH takes no initial response (RFC 4954
+/// section 4): it is a command like others, and only what follows may be longer. Few
+/// tokens fit.
+const AUTH_LIMIT: usize = 512;
+
 /// 504 and 534: this mechanism is unknown, or too weak; another may do (RFC 4954
 /// sections 4 and 6).
 const WRONG_MECHANISM: [u16; 2] = [504, 534];
@@ -227,7 +233,9 @@ impl Client {
     /// server's is kept: it may repeat what we sent, which can be the password.
     fn log_in(&mut self, credentials: &Credentials) -> Result<(), Answer> {
         let mut why = "the server offers no login that we know".to_owned();
-        for mechanism in self.extensions.mechanisms() {
+        let takes_token = matches!(credentials.evidence, Evidence::Token(_));
+        let mechanisms = self.extensions.mechanisms().into_iter();
+        for mechanism in mechanisms.filter(|one| one.takes_token() == takes_token) {
             let reply = self.exchange(mechanism, credentials)?;
             if reply.kind() == Kind::Done {
                 return Ok(());
@@ -246,11 +254,15 @@ impl Client {
         if SystemRandom::new().fill(&mut random).is_err() {
             return Err(Answer::later((3, 0), "the system has no random octets"));
         }
-        let Credentials { user, password } = credentials;
-        let (mut login, initial) =
-            ClientExchange::begin(by, user, password, &mechanism::nonce(random));
-        let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
-        let mut line = format!("AUTH {}{initial}", by.name());
+        let (Evidence::Password(secret) | Evidence::Token(secret)) = &credentials.evidence;
+        let (mut login, mut initial) =
+            ClientExchange::begin(by, &credentials.user, secret, &mechanism::nonce(random));
+        let command = format!("AUTH {}", by.name());
+        let len = |initial: &String| command.len() + " \r\n".len() + initial.len();
+        let mut line = match initial.take_if(|initial| len(initial) <= AUTH_LIMIT) {
+            Some(initial) => format!("{command} {initial}"),
+            None => command,
+        };
         loop {
             let reply = self.ask("AUTH", &line)?;
             match reply.kind() {
@@ -260,6 +272,10 @@ impl Client {
                     return Err(self.no_login("the server does not know the password itself"));
                 }
                 Kind::Done | Kind::Later | Kind::Never => return Ok(reply),
+            }
+            if let Some(held_back) = initial.take() {
+                line = held_back;
+                continue;
             }
             let challenge = reply.lines().first().map(String::as_str).unwrap_or_default();
             let Ok(response) = login.answer(challenge) else {
@@ -335,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let credentials = Credentials { user: "ann".to_owned(), password: "secret".to_owned() };
+        let evidence = Evidence::Password("secret".to_owned());
+        let credentials = Credentials { user: "ann".to_owned(), evidence };
         let dial = Dial {
             name: "c.example",
             patience: Duration::ZERO,

@@ -40,10 +40,9 @@ impl Extensions {
         limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX)
     }
 
-    /// The mechanisms of AUTH that we know, too; those that do not send the password
-    /// come first. `AUTH=PLAIN` is the form of a draft from before RFC 2554, which old
-    /// clients looked for; some servers say that line alone, some both with different
-    /// lists.
+    /// The mechanisms of AUTH that we know, too, in the order of [`Mechanism::ALL`].
+    /// `AUTH=PLAIN` is the form of a draft from before RFC 2554, which old clients looked
+    /// for; some servers say that line alone, some both with different lists.
     pub fn mechanisms(&self) -> Vec<Mechanism> {
         let lines = self.0.iter().filter_map(|line| line.split_once([' ', '=']));
         let lists = lines.filter(|(word, _)| word.eq_ignore_ascii_case("AUTH"));

@@ -32,7 +32,7 @@ use crate::wire::trace::Trace;
 
 pub use crate::relay::client::dial::{ConnectError, Dial, Security};
 pub use crate::relay::client::transaction::{Outgoing, To};
-pub use crate::smtp::auth::exchange::Credentials;
+pub use crate::smtp::auth::exchange::{Credentials, Evidence};
 
 /// 421: the server closes the connection, whatever the command was
 /// (RFC 5321 section 3.8).
@@ -114,7 +114,7 @@ impl Client {
     fn send(&mut self, step: &str, octets: &[u8]) -> Result<(), Answer> {
         if let Some(trace) = &self.trace {
             match step {
-                // What belongs to a login may be the password, and so may what a careless
+                // What belongs to a login may be the password or a token, and so may what a careless
                 // server says to it.
                 "AUTH" => trace.client(&format!("<{} octets>", octets.len())),
                 BODY => trace.client(&format!("({} octets of the message)", octets.len())),

@@ -13,7 +13,7 @@ use crate::relay::report::fold::field;
 use crate::relay::report::{About, Event, Part, Report};
 use crate::smtp::answer::{Answer, Verdict};
 use crate::smtp::dsn::{OriginalRecipient, from_xtext};
-use crate::smtp::text::printable;
+use crate::smtp::text::{ascii_address, printable};
 use crate::store::trace::date;
 
 /// The address type of addresses outside ASCII (RFC 6533 section 3).
@@ -88,17 +88,9 @@ fn decoded(xtext: &str) -> String {
     if is_plain { text } else { printable(xtext) }
 }
 
-/// An address as it is, or in ASCII if the report has to be. Then a program can tell
-/// from it what it was (utf-8-addr-xtext, RFC 6533 section 3).
+/// An address as it is, or in ASCII if the report has to be.
 pub fn spelt(address: &str, is_utf8: bool) -> String {
-    if is_utf8 || address.is_ascii() {
-        return address.to_owned();
-    }
-    let spelt = |c: char| {
-        let is_plain = c.is_ascii_graphic() && !"\\+=".contains(c);
-        if is_plain { c.to_string() } else { format!("\\x{{{:02X}}}", u32::from(c)) }
-    };
-    address.chars().map(spelt).collect()
+    if is_utf8 || address.is_ascii() { address.to_owned() } else { ascii_address(address) }
 }
 
 /// The address that was spelt so; `None` if it is none.

@@ -21,9 +21,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::smtp::auth::cram_md5;
-use crate::smtp::auth::mechanism::{BadChallenge, Failure, Mechanism, decoded, text};
+use crate::smtp::auth::jwt::Refusal;
+use crate::smtp::auth::mechanism::{BadChallenge, Failure, Mechanism, decoded, octets, text};
 use crate::smtp::auth::plain;
 use crate::smtp::auth::scram::{AwaitsProof, ClientBegan};
+use crate::smtp::auth::token::{Checked, Form};
 use crate::smtp::auth::users::Users;
 
 /// A server's exchange that waits for the client's next line.
@@ -56,6 +58,11 @@ pub enum ServerExchange {
         /// Who it is.
         name: String,
     },
+    /// OAUTHBEARER and XOAUTH2: a token comes next.
+    Token(Form),
+    /// The same: it was refused, and the client was told. Whatever it answers, it has not
+    /// logged in.
+    TokenRefused,
 }
 
 /// What one line of the client led to.
@@ -66,25 +73,31 @@ pub enum Progress {
     Challenge(ServerExchange, String),
     /// 235: the client is this user, in the spelling of the users file.
     Done(String),
+    /// The same, and it says that the client is not who it wants to be. That is certain
+    /// now, and not only when the client has answered: it may leave without.
+    Refused(ServerExchange, String, Refusal),
     /// The exchange is over, and nobody has logged in.
     Failed(Failure),
 }
 
 /// Begins an exchange. `initial` is what stood after the mechanism in `AUTH`,
 /// where `=` is a response of no octets (RFC 4954 section 4). The nonce must
-/// never have been used before.
+/// never have been used before; `now` counts seconds from 1970.
 pub fn begin(
     mechanism: Mechanism,
     initial: Option<&str>,
     nonce: &str,
     hostname: &str,
     users: &Users,
+    now: i64,
 ) -> Progress {
     let nonce = nonce.to_owned();
     let (exchange, challenge) = match mechanism {
         Mechanism::Plain => (ServerExchange::Plain, String::new()),
         Mechanism::Login => (ServerExchange::LoginName, plain::ASK_NAME.to_owned()),
         Mechanism::ScramSha256 => (ServerExchange::ScramFirst { nonce }, String::new()),
+        Mechanism::OauthBearer => (ServerExchange::Token(Form::OauthBearer), String::new()),
+        Mechanism::Xoauth2 => (ServerExchange::Token(Form::Xoauth2), String::new()),
         Mechanism::CramMd5 if initial.is_some() => return Progress::Failed(Failure::Premature),
         Mechanism::CramMd5 => {
             let challenge = cram_md5::challenge(&nonce, hostname);
@@ -93,9 +106,9 @@ pub fn begin(
     };
     match initial {
         None => ask(exchange, &challenge),
-        Some("=") => exchange.response(b"", users),
+        Some("=") => exchange.response(b"", users, now),
         // No `*` here: it would have to be the only text of its line.
-        Some(initial) => exchange.base64(initial.as_bytes(), users),
+        Some(initial) => exchange.base64(initial.as_bytes(), users, now),
     }
 }
 
@@ -105,26 +118,32 @@ fn ask(exchange: ServerExchange, challenge: &str) -> Progress {
 
 impl ServerExchange {
     /// Takes the client's next line, without its CR LF.
-    pub fn answer(self, line: &[u8], users: &Users) -> Progress {
+    pub fn answer(self, line: &[u8], users: &Users, now: i64) -> Progress {
         if line == b"*" {
             return Progress::Failed(Failure::Cancelled);
         }
-        self.base64(line, users)
+        self.base64(line, users, now)
     }
 
-    fn base64(self, message: &[u8], users: &Users) -> Progress {
-        match decoded(message) {
-            Ok(message) => self.response(&message, users),
+    fn base64(self, message: &[u8], users: &Users, now: i64) -> Progress {
+        let message = match self {
+            // Control A stands between their parts.
+            ServerExchange::Token(_) => octets(message),
+            ServerExchange::TokenRefused => Err(Failure::RefusedBefore),
+            _ => decoded(message),
+        };
+        match message {
+            Ok(message) => self.response(&message, users, now),
             Err(failure) => Progress::Failed(failure),
         }
     }
 
     /// The step itself, base64 undone.
-    fn response(self, message: &[u8], users: &Users) -> Progress {
-        self.step(message, users).unwrap_or_else(Progress::Failed)
+    fn response(self, message: &[u8], users: &Users, now: i64) -> Progress {
+        self.step(message, users, now).unwrap_or_else(Progress::Failed)
     }
 
-    fn step(self, message: &[u8], users: &Users) -> Result<Progress, Failure> {
+    fn step(self, message: &[u8], users: &Users, now: i64) -> Result<Progress, Failure> {
         Ok(match self {
             ServerExchange::Plain => Progress::Done(plain::check(message, users)?),
             ServerExchange::LoginName => {
@@ -149,20 +168,37 @@ impl ServerExchange {
             }
             ServerExchange::ScramEnd { name } if message.is_empty() => Progress::Done(name),
             ServerExchange::ScramEnd { .. } => return Err(Failure::Malformed),
+            ServerExchange::Token(form) => match form.check(message, users, now)? {
+                Checked::User(name) => Progress::Done(name),
+                Checked::Refused(why) => {
+                    let challenge = BASE64.encode(form.refusal());
+                    Progress::Refused(ServerExchange::TokenRefused, challenge, why)
+                }
+            },
+            ServerExchange::TokenRefused => return Err(Failure::RefusedBefore),
         })
     }
 }
 
-/// A name and a password.
+/// A name, and what proves it.
 #[derive(Clone)]
 pub struct Credentials {
     /// The name as the server knows it.
     pub user: String,
-    /// In clear, as every mechanism needs it.
-    pub password: String,
+    /// What only its owner has.
+    pub evidence: Evidence,
 }
 
-/// The password is nobody's business.
+/// What proves a name.
+#[derive(Clone)]
+pub enum Evidence {
+    /// In clear, as every mechanism needs it.
+    Password(String),
+    /// What somebody else has signed, or made up and knows again.
+    Token(String),
+}
+
+/// The evidence is nobody's business.
 impl Debug for Credentials {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
@@ -171,13 +207,15 @@ impl Debug for Credentials {
 
 /// A client's exchange that has begun.
 pub struct ClientExchange {
-    credentials: Credentials,
+    user: String,
+    secret: String,
     next: Expected,
 }
 
+/// The secret is nobody's business.
 impl Debug for ClientExchange {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        self.credentials.fmt(f)
+        f.debug_struct("ClientExchange").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -191,20 +229,26 @@ enum Expected {
     ScramFirst(ClientBegan),
     /// Which proves that the server knows us, too.
     ScramFinal(String),
+    /// It comes only if the token is refused.
+    TokenRefusal(Form),
 }
 
 impl ClientExchange {
     /// Begins an exchange. Gives it, and the initial response for mechanisms in
-    /// which the client begins. The nonce is a text without commas that nobody
-    /// can guess; only SCRAM needs it.
+    /// which the client begins. The secret is the password, or a token for mechanisms
+    /// that take one. The nonce is a text without commas that nobody can guess; only
+    /// SCRAM needs it.
     pub fn begin(
         mechanism: Mechanism,
         user: &str,
-        password: &str,
+        secret: &str,
         nonce: &str,
     ) -> (ClientExchange, Option<String>) {
+        let token = |form: Form| (Expected::TokenRefusal(form), Some(form.message(user, secret)));
         let (next, initial) = match mechanism {
-            Mechanism::Plain => (Expected::Nothing, Some(plain::message(user, password))),
+            Mechanism::OauthBearer => token(Form::OauthBearer),
+            Mechanism::Xoauth2 => token(Form::Xoauth2),
+            Mechanism::Plain => (Expected::Nothing, Some(plain::message(user, secret))),
             Mechanism::Login => (Expected::LoginName, None),
             Mechanism::CramMd5 => (Expected::CramMd5, None),
             Mechanism::ScramSha256 => {
@@ -212,36 +256,40 @@ impl ClientExchange {
                 (Expected::ScramFirst(began), Some(message))
             }
         };
-        let credentials = Credentials { user: user.to_owned(), password: password.to_owned() };
-        (ClientExchange { credentials, next }, initial.map(|text| BASE64.encode(text)))
+        let (user, secret) = (user.to_owned(), secret.to_owned());
+        let exchange = ClientExchange { user, secret, next };
+        (exchange, initial.map(|text| BASE64.encode(text)))
     }
 
     /// Whether nothing is open any more. A server that says 235 before that has
     /// not proved that it knows the password, where the mechanism wants it to.
     pub fn is_done(&self) -> bool {
-        matches!(self.next, Expected::Nothing)
+        matches!(self.next, Expected::Nothing | Expected::TokenRefusal(_))
     }
 
     /// The response to a challenge, the text after `334 `.
     pub fn answer(&mut self, challenge: &str) -> Result<String, BadChallenge> {
         let challenge = BASE64.decode(challenge).map_err(|_| BadChallenge)?;
         let challenge = String::from_utf8(challenge).map_err(|_| BadChallenge)?;
-        let Credentials { user, password } = &self.credentials;
         let (next, response) = match &self.next {
             Expected::Nothing => return Err(BadChallenge),
-            Expected::LoginName => (Expected::LoginPassword, user.clone()),
-            Expected::LoginPassword => (Expected::Nothing, password.clone()),
+            Expected::LoginName => (Expected::LoginPassword, self.user.clone()),
+            Expected::LoginPassword => (Expected::Nothing, self.secret.clone()),
             Expected::CramMd5 => {
-                (Expected::Nothing, cram_md5::response(user, password, &challenge))
+                let response = cram_md5::response(&self.user, &self.secret, &challenge);
+                (Expected::Nothing, response)
             }
             Expected::ScramFirst(began) => {
-                let (response, proof) = began.prove(&challenge, password)?;
+                let (response, proof) = began.prove(&challenge, &self.secret)?;
                 (Expected::ScramFinal(proof), response)
             }
             Expected::ScramFinal(proof) if challenge == *proof => {
                 (Expected::Nothing, String::new())
             }
             Expected::ScramFinal(_) => return Err(BadChallenge),
+            Expected::TokenRefusal(form) => {
+                (Expected::Nothing, form.answer_to_refusal().to_owned())
+            }
         };
         self.next = next;
         Ok(BASE64.encode(response))
@@ -257,6 +305,7 @@ mod tests {
     use std::sync::LazyLock;
 
     const HOST: &str = "mail.host.example";
+    const NOW: i64 = 1_000_000;
     const NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
 
     /// Made once: each of them costs a PBKDF2.
@@ -269,7 +318,7 @@ mod tests {
     });
 
     fn start(mechanism: Mechanism, initial: Option<&str>) -> Progress {
-        begin(mechanism, initial, NONCE, HOST, &USERS)
+        begin(mechanism, initial, NONCE, HOST, &USERS, NOW)
     }
 
     /// The exchange, and its challenge with base64 undone.
@@ -284,7 +333,7 @@ mod tests {
 
     /// One more step, where the client sends this in base64.
     fn said(progress: Progress, message: &str) -> Progress {
-        asked(progress).0.answer(BASE64.encode(message).as_bytes(), &USERS)
+        asked(progress).0.answer(BASE64.encode(message).as_bytes(), &USERS, NOW)
     }
 
     fn done(name: &str) -> Progress {
@@ -298,16 +347,16 @@ mod tests {
         let Progress::Challenge(exchange, challenge) = start(mechanism, initial.as_deref()) else {
             panic!("no challenge");
         };
-        exchange.answer(client.answer(&challenge).unwrap().as_bytes(), &USERS)
+        exchange.answer(client.answer(&challenge).unwrap().as_bytes(), &USERS, NOW)
     }
 
     /// Lets both halves talk to each other to the end.
     fn talk(mechanism: Mechanism, user: &str, password: &str, users: &Users) -> Progress {
         let (mut client, initial) = ClientExchange::begin(mechanism, user, password, "client");
-        let mut progress = begin(mechanism, initial.as_deref(), "server", HOST, users);
+        let mut progress = begin(mechanism, initial.as_deref(), "server", HOST, users, NOW);
         while let Progress::Challenge(exchange, challenge) = progress {
             let response = client.answer(&challenge).unwrap();
-            progress = exchange.answer(response.as_bytes(), users);
+            progress = exchange.answer(response.as_bytes(), users, NOW);
         }
         assert!(client.is_done() || progress != done(user));
         assert!(!format!("{client:?}").contains(password));
@@ -318,7 +367,7 @@ mod tests {
     fn both_halves_of_every_mechanism_understand_each_other() {
         let entry = ("ann".to_owned(), Secret::Plain("s=e,cret".to_owned()));
         let users = Users::new(vec![entry], [7; 32]).at(&["localhost".to_owned()].into());
-        for mechanism in Mechanism::ALL {
+        for mechanism in Mechanism::ALL.into_iter().filter(|one| !one.takes_token()) {
             for name in ["ann", "ANN", "ann@localhost"] {
                 assert_eq!(talk(mechanism, name, "s=e,cret", &users), done("ann"), "{name}");
             }
@@ -336,7 +385,7 @@ mod tests {
         assert_eq!(start(Mechanism::Plain, Some(&initial)), done("tim"));
         let (exchange, challenge) = asked(start(Mechanism::Plain, None));
         assert_eq!(challenge, "");
-        assert_eq!(exchange.answer(initial.as_bytes(), &USERS), done("tim"));
+        assert_eq!(exchange.answer(initial.as_bytes(), &USERS, NOW), done("tim"));
         // An initial response of no octets is one, and it lacks everything.
         let empty = start(Mechanism::Plain, Some("="));
         assert_eq!(empty, Progress::Failed(Failure::Malformed));
@@ -353,6 +402,33 @@ mod tests {
         assert_eq!(client.answer(""), Err(BadChallenge));
     }
 
+    #[test]
+    fn a_refused_token_is_told_in_json_and_whatever_the_client_answers_is_the_end() {
+        for (mechanism, told, response) in [
+            (Mechanism::OauthBearer, r#"{"status":"invalid_token","schemes":"bearer"}"#, "AQ=="),
+            (Mechanism::Xoauth2, r#"{"status":"401","schemes":"bearer"}"#, ""),
+        ] {
+            let (mut client, initial) = ClientExchange::begin(mechanism, "tim", "a.b.c", "");
+            assert!(client.is_done(), "235 may come at once");
+            let refused = || start(mechanism, initial.as_deref());
+            let Progress::Refused(exchange, challenge, _) = refused() else { panic!() };
+            assert_eq!(BASE64.decode(&challenge).unwrap(), told.as_bytes());
+            assert_eq!(client.answer(&challenge).unwrap(), response);
+            assert_eq!(client.answer(&challenge), Err(BadChallenge));
+            assert!(!format!("{client:?}").contains("a.b.c"));
+            let told = Progress::Failed(Failure::RefusedBefore);
+            assert_eq!(exchange.answer(response.as_bytes(), &USERS, NOW), told);
+            // Not even another token, or what is no base64, is anything else.
+            for line in [initial.as_deref().unwrap(), "AA", "QUIT", "", "="] {
+                let Progress::Refused(exchange, ..) = refused() else { panic!() };
+                assert_eq!(exchange.answer(line.as_bytes(), &USERS, NOW), told, "{line}");
+            }
+            let Progress::Refused(exchange, ..) = refused() else { panic!() };
+            let cancelled = exchange.answer(b"*", &USERS, NOW);
+            assert_eq!(cancelled, Progress::Failed(Failure::Cancelled));
+        }
+    }
+
     /// The steps of every mechanism.
     fn waiting() -> Vec<Progress> {
         vec![
@@ -363,6 +439,8 @@ mod tests {
             start(Mechanism::ScramSha256, None),
             said(start(Mechanism::ScramSha256, None), "n,,n=user,r=x"),
             scram("user", "pencil"),
+            start(Mechanism::OauthBearer, None),
+            start(Mechanism::Xoauth2, None),
         ]
     }
 
@@ -370,14 +448,14 @@ mod tests {
     fn login_asks_for_name_and_password_one_by_one() {
         let (exchange, challenge) = asked(start(Mechanism::Login, None));
         assert_eq!(challenge, "Username:");
-        let (exchange, challenge) = asked(exchange.answer(b"VGlt", &USERS));
+        let (exchange, challenge) = asked(exchange.answer(b"VGlt", &USERS, NOW));
         assert_eq!(challenge, "Password:");
         let password = BASE64.encode("tanstaaftanstaaf");
-        assert_eq!(exchange.answer(password.as_bytes(), &USERS), done("tim"));
+        assert_eq!(exchange.answer(password.as_bytes(), &USERS, NOW), done("tim"));
 
         let (exchange, challenge) = asked(start(Mechanism::Login, Some("VGlt")));
         assert_eq!(challenge, "Password:");
-        assert_eq!(exchange.answer(b"", &USERS), Progress::Failed(Failure::Refused));
+        assert_eq!(exchange.answer(b"", &USERS, NOW), Progress::Failed(Failure::Refused));
         let nobody = start(Mechanism::Login, Some("="));
         assert_eq!(said(nobody, "tanstaaftanstaaf"), Progress::Failed(Failure::Refused));
     }
@@ -397,7 +475,7 @@ mod tests {
     fn a_star_cancels_at_every_step() {
         for progress in waiting() {
             assert_eq!(
-                asked(progress).0.answer(b"*", &USERS),
+                asked(progress).0.answer(b"*", &USERS, NOW),
                 Progress::Failed(Failure::Cancelled)
             );
         }
@@ -426,7 +504,7 @@ mod tests {
         for line in lines {
             for progress in waiting() {
                 let before = format!("{progress:?}");
-                let progress = asked(progress).0.answer(line, &USERS);
+                let progress = asked(progress).0.answer(line, &USERS, NOW);
                 assert_eq!(progress, Progress::Failed(Failure::Malformed), "{before} {line:?}");
             }
         }
@@ -482,7 +560,7 @@ mod tests {
         for (mechanism, initial) in
             [(Mechanism::ScramSha256, Some(initial.as_str())), (Mechanism::CramMd5, None)]
         {
-            let progress = begin(mechanism, initial, &nonce, &host, &users);
+            let progress = begin(mechanism, initial, &nonce, &host, &users, NOW);
             let Progress::Challenge(_, challenge) = progress else { panic!() };
             assert!("334 \r\n".len() + challenge.len() <= 512, "{}", challenge.len());
         }
@@ -509,10 +587,10 @@ mod tests {
             let initial = initial.map(|(kind, octets)| line(kind, &octets));
             let initial = initial.as_deref().and_then(|octets| std::str::from_utf8(octets).ok());
             Mechanism::ALL.into_iter().all(|mechanism| {
-                let mut progress = begin(mechanism, initial, NONCE, HOST, &USERS);
+                let mut progress = begin(mechanism, initial, NONCE, HOST, &USERS, NOW);
                 for (kind, octets) in &lines {
                     let Progress::Challenge(exchange, _) = progress else { break };
-                    progress = exchange.answer(&line(*kind, octets), &USERS);
+                    progress = exchange.answer(&line(*kind, octets), &USERS, NOW);
                 }
                 !matches!(progress, Progress::Done(_))
             })
@@ -531,13 +609,18 @@ mod tests {
             Failure::Malformed,
             Failure::Malformed,
             Failure::Malformed,
+            Failure::Malformed,
+            Failure::Malformed,
         ]) {
             let (exchange, _) = asked(progress);
             if exchange == ServerExchange::LoginName {
-                let next = exchange.answer(long.as_bytes(), &USERS);
+                let next = exchange.answer(long.as_bytes(), &USERS, NOW);
                 assert_eq!(said(next, "x"), Progress::Failed(Failure::Refused));
             } else {
-                assert_eq!(exchange.answer(long.as_bytes(), &USERS), Progress::Failed(expected));
+                assert_eq!(
+                    exchange.answer(long.as_bytes(), &USERS, NOW),
+                    Progress::Failed(expected)
+                );
             }
         }
     }

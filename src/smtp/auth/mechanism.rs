@@ -23,6 +23,10 @@ pub enum Mechanism {
     /// Both sides prove that they know the password, and neither sends it
     /// (RFC 5802, RFC 7677).
     ScramSha256,
+    /// A token in the place of the password (RFC 7628).
+    OauthBearer,
+    /// The same in Google's words.
+    Xoauth2,
 }
 
 /// Why an exchange ended, and nobody has logged in.
@@ -36,6 +40,8 @@ pub enum Failure {
     Premature,
     /// 501 5.7.0: the client sent `*`.
     Cancelled,
+    /// 535 5.7.8: its token was refused one step before, and that counted.
+    RefusedBefore,
 }
 
 /// What the server sent is no challenge of this mechanism, or does not prove
@@ -44,9 +50,15 @@ pub enum Failure {
 pub struct BadChallenge;
 
 impl Mechanism {
-    /// All of them; those that do not send the password come first.
-    pub const ALL: [Mechanism; 4] =
-        [Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Plain, Mechanism::Login];
+    /// All of them; those come first by which a thief in between would learn the least.
+    pub const ALL: [Mechanism; 6] = [
+        Mechanism::ScramSha256,
+        Mechanism::CramMd5,
+        Mechanism::OauthBearer,
+        Mechanism::Xoauth2,
+        Mechanism::Plain,
+        Mechanism::Login,
+    ];
 
     /// Reads the name of a mechanism, in any case.
     pub fn parse(name: &str) -> Option<Mechanism> {
@@ -60,13 +72,30 @@ impl Mechanism {
             Mechanism::Login => "LOGIN",
             Mechanism::CramMd5 => "CRAM-MD5",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::OauthBearer => "OAUTHBEARER",
+            Mechanism::Xoauth2 => "XOAUTH2",
+        }
+    }
+
+    /// Whether it takes a token, and no password. These are for TLS only (RFC 7628
+    /// section 3): what was read on its way is as good as the original.
+    pub fn takes_token(self) -> bool {
+        match self {
+            Mechanism::OauthBearer | Mechanism::Xoauth2 => true,
+            Mechanism::Plain | Mechanism::Login | Mechanism::CramMd5 | Mechanism::ScramSha256 => {
+                false
+            }
         }
     }
 
     /// Whether every one of the users can log in with it. Clients choose
     /// CRAM-MD5 when they see it, and try nothing else when it fails.
     pub fn works_for(self, users: &Users) -> bool {
-        self != Mechanism::CramMd5 || users.all_plain()
+        match self {
+            Mechanism::CramMd5 => users.all_plain(),
+            Mechanism::OauthBearer | Mechanism::Xoauth2 => users.issuer().is_some(),
+            Mechanism::Plain | Mechanism::Login | Mechanism::ScramSha256 => true,
+        }
     }
 }
 
@@ -77,12 +106,16 @@ pub fn nonce(random: [u8; 18]) -> String {
     BASE64.encode(random)
 }
 
-/// Nothing but base64 with its padding, as RFC 4954 section 4 demands, and in it no
-/// controls, which SASLprep forbids (RFC 4013 section 2.3), except the NUL that PLAIN
-/// has between its parts. So a command is no answer: `QUIT` is base64 too, of `AB`
-/// and a control.
+/// Nothing but base64 with its padding, as RFC 4954 section 4 demands.
+pub fn octets(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
+    BASE64.decode(text).map_err(|_| Failure::Malformed)
+}
+
+/// The same, and in it no controls, which SASLprep forbids (RFC 4013 section 2.3),
+/// except the NUL that PLAIN has between its parts. So a command is no answer: `QUIT` is
+/// base64 too, of `AB` and a control.
 pub fn decoded(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
-    let octets = BASE64.decode(text).map_err(|_| Failure::Malformed)?;
+    let octets = octets(text)?;
     // Octets outside UTF-8 are a password in another character set, which is a wrong
     // one and no broken exchange. The controls of Unicode beyond ASCII are in UTF-8.
     let has_controls = match std::str::from_utf8(&octets) {
@@ -114,13 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn cram_md5_is_not_for_users_who_keep_no_password() {
+    fn cram_md5_is_not_for_users_who_keep_no_password_and_tokens_need_an_issuer() {
         let works = |secret| {
             let users = Users::new(vec![("tim".to_owned(), secret)], [3; 32]);
             Mechanism::ALL.map(|mechanism| mechanism.works_for(&users))
         };
-        assert_eq!(works(Secret::scram("x", b"salt")), [true, false, true, true]);
-        assert_eq!(works(Secret::Plain("x".to_owned())), [true; 4]);
+        let scram = works(Secret::scram("x", b"salt"));
+        assert_eq!(scram, [true, false, false, false, true, true]);
+        let plain = works(Secret::Plain("x".to_owned()));
+        assert_eq!(plain, [true, true, false, false, true, true]);
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn is_extension(attribute: &str) -> bool {
 
 /// A name in SCRAM: `,` comes as `=2C` and `=` as `=3D`, and nothing else is
 /// escaped (RFC 5802 section 5.1).
-fn unescaped(saslname: &str) -> Option<String> {
+pub fn unescaped(saslname: &str) -> Option<String> {
     let mut parts = saslname.split('=');
     let mut name = parts.next()?.to_owned();
     for part in parts {
@@ -191,6 +191,11 @@ fn unescaped(saslname: &str) -> Option<String> {
         name.push_str(rest);
     }
     (!name.is_empty() && !name.contains('\0')).then_some(name)
+}
+
+/// The same the other way round.
+pub fn escaped(name: &str) -> String {
+    name.replace('=', "=3D").replace(',', "=2C")
 }
 
 // ---- the client ----
@@ -206,8 +211,7 @@ impl ClientBegan {
     /// Gives the first message of a client, too. The nonce is a text without commas
     /// that nobody can guess.
     pub fn begin(name: &str, nonce: &str) -> (ClientBegan, String) {
-        let name = name.replace('=', "=3D").replace(',', "=2C");
-        let bare = format!("n={name},r={nonce}");
+        let bare = format!("n={},r={nonce}", escaped(name));
         let message = format!("{GS2_HEADER}{bare}");
         (ClientBegan { bare, nonce: nonce.to_owned() }, message)
     }

@@ -23,6 +23,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 
 use crate::smtp::address::ascii_domain;
+use crate::smtp::auth::jwt::Issuer;
 use crate::smtp::auth::secret::{ITERATIONS, Key, Record, SALT_LEN, Secret, octets};
 
 /// Everybody who may log in.
@@ -32,6 +33,8 @@ pub struct Users {
     accounts: BTreeMap<String, Account>,
     /// Where bare names are: `ann@` one of these is `ann`.
     domains: BTreeSet<String>,
+    /// Whose word is taken for who somebody is, where tokens are taken at all.
+    issuer: Option<Issuer>,
     /// Made for this process and known to nobody: what is made up with it looks
     /// random, and is the same whenever it is asked for.
     process_secret: hmac::Key,
@@ -53,8 +56,12 @@ impl Users {
     /// those of `{SCRAM-SHA-256}` users are not.
     pub fn new(entries: Vec<(String, Secret)>, process_secret: [u8; 32]) -> Users {
         let process_secret = hmac::Key::new(hmac::HMAC_SHA256, &process_secret);
-        let mut users =
-            Users { accounts: BTreeMap::new(), domains: BTreeSet::new(), process_secret };
+        let mut users = Users {
+            accounts: BTreeMap::new(),
+            domains: BTreeSet::new(),
+            issuer: None,
+            process_secret,
+        };
         for (name, secret) in entries {
             let name = name.to_ascii_lowercase();
             let account = match secret {
@@ -77,6 +84,22 @@ impl Users {
             self.domains = domains.clone();
         }
         self
+    }
+
+    /// The same users, who log in with tokens of this issuer as well.
+    pub fn trusting(mut self, issuer: Issuer) -> Users {
+        self.issuer = Some(issuer);
+        self
+    }
+
+    /// Whose tokens are believed, if there are any.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
+    }
+
+    /// Whether somebody has this name. Not to be told to anybody who has proved nothing.
+    pub fn has(&self, name: &str) -> bool {
+        self.accounts.contains_key(&self.canonical(name))
     }
 
     /// The one spelling of a name, whether anybody has it or not: in lower case, with

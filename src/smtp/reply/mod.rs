@@ -14,8 +14,7 @@
 mod ours;
 mod parse;
 
-use std::fmt::{self, Display, Formatter};
-use std::io::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::str::FromStr;
 
 use crate::smtp::text::printable;
@@ -107,15 +106,18 @@ impl Reply {
     /// [`REPLY_LINE_LIMIT`] is cut, so that no client is asked to take more.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let last = self.lines.len().saturating_sub(1);
+        let mut line = String::with_capacity(REPLY_LINE_LIMIT);
         for (number, text) in self.lines.iter().enumerate() {
             let separator = if number == last { ' ' } else { '-' };
-            let start = out.len();
-            // Writing to a Vec cannot fail.
+            line.clear();
+            // Writing to a String cannot fail.
             let _ = match self.enhanced {
-                Some(enhanced) => write!(out, "{}{separator}{enhanced} {text}", self.code),
-                None => write!(out, "{}{separator}{text}", self.code),
+                Some(enhanced) => write!(line, "{}{separator}{enhanced} {text}", self.code),
+                None => write!(line, "{}{separator}{text}", self.code),
             };
-            out.truncate(start + REPLY_LINE_LIMIT - "\r\n".len());
+            let octets = line.as_bytes();
+            let few = octets.len().min(REPLY_LINE_LIMIT - "\r\n".len());
+            out.extend_from_slice(octets.get(..few).unwrap_or_default());
             out.extend_from_slice(b"\r\n");
         }
     }

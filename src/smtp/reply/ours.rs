@@ -140,6 +140,12 @@ pub fn too_many_refusals(hostname: &str) -> Reply {
     Reply::new(421, (7, 0), format!("{hostname} refused too many commands, closing"))
 }
 
+/// 450 4.7.1: this user has had as many recipients elsewhere as one hour allows. RFC 5321
+/// has no code for a limit of ours; with 450 the client keeps the letter and comes again.
+pub fn too_many_this_hour() -> Reply {
+    Reply::new(450, (7, 1), "too many recipients at other servers this hour, try again later")
+}
+
 /// 451 4.3.0: a fault on our side; nothing was stored.
 pub fn local_fault() -> Reply {
     Reply::new(451, (3, 0), "local error, nothing was stored, try again later")
@@ -279,6 +285,11 @@ pub fn log_in_first() -> Reply {
 /// learns which (RFC 4954 section 6).
 pub fn bad_credentials() -> Reply {
     Reply::new(535, (7, 8), "wrong user or password")
+}
+
+/// 535 5.7.8: what ends an exchange in which a token was refused (RFC 7628 section 3).
+pub fn bad_token() -> Reply {
+    Reply::new(535, (7, 8), "the token was refused")
 }
 
 /// 538 5.7.11: passwords are not taken in clear where there is TLS.

@@ -9,6 +9,7 @@
 //! Book: docs/11-auth.md.
 
 use crate::smtp::auth::exchange::{self, Progress, ServerExchange};
+use crate::smtp::auth::jwt::Refusal;
 use crate::smtp::auth::mechanism::{Failure, Mechanism};
 use crate::smtp::auth::users::Users;
 use crate::smtp::reply;
@@ -20,7 +21,8 @@ impl Session {
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         match self.site.users() {
             Some(users) if self.user.is_none() && self.may_say_passwords() => {
-                Mechanism::ALL.into_iter().filter(|one| one.works_for(users)).collect()
+                let works = |one: &Mechanism| one.works_for(users) && self.may_say(*one);
+                Mechanism::ALL.into_iter().filter(works).collect()
             }
             Some(_) | None => Vec::new(),
         }
@@ -33,6 +35,12 @@ impl Session {
 
     fn may_say_passwords(&self) -> bool {
         self.is_tls || self.site.allow_plain_auth
+    }
+
+    /// Whether what this mechanism sends may be said now. A classroom where passwords
+    /// are said in clear has no use for tokens.
+    fn may_say(&self, mechanism: Mechanism) -> bool {
+        self.is_tls || !mechanism.takes_token()
     }
 
     /// Whether AUTH is a command of this server: there are users, and it takes their
@@ -58,8 +66,11 @@ impl Session {
         let (Some(mechanism), Some(users)) = (self.known(mechanism), self.site.users()) else {
             return go(State::Ready, reply::unknown_mechanism());
         };
-        let (nonce, hostname) = ((self.nonce)(), &self.site.hostname);
-        self.proceed(exchange::begin(mechanism, initial, &nonce, hostname, users))
+        if !self.may_say(mechanism) {
+            return go(State::Ready, reply::encrypt_first());
+        }
+        let (nonce, hostname, now) = ((self.nonce)(), &self.site.hostname, self.outside.now);
+        self.proceed(exchange::begin(mechanism, initial, &nonce, hostname, users, now))
     }
 
     /// Answers a line inside the exchange.
@@ -71,7 +82,7 @@ impl Session {
         if self.outside.is_blocked {
             return go(State::Ready, reply::no_auth_now());
         }
-        let answer = |users: &Users| exchange.answer(line, users);
+        let answer = |users: &Users| exchange.answer(line, users, self.outside.now);
         // An exchange begins only where there are users, and they stay.
         let progress = self.site.users().map(answer);
         self.proceed(progress.unwrap_or(Progress::Failed(Failure::Refused)))
@@ -83,6 +94,9 @@ impl Session {
             Progress::Challenge(exchange, text) => {
                 go(State::Auth(exchange), reply::challenge(&text))
             }
+            Progress::Refused(exchange, text, why) => {
+                self.login_failed(go(State::Auth(exchange), reply::challenge(&text)), Some(why))
+            }
             Progress::Done(user) => {
                 let note = Some(Note::LoggedIn(user.clone()));
                 self.user = Some(user);
@@ -93,19 +107,23 @@ impl Session {
             Progress::Failed(Failure::Premature) => go(State::Ready, reply::server_begins()),
             Progress::Failed(Failure::Malformed) => go(State::Ready, reply::bad_auth_response()),
             Progress::Failed(Failure::Cancelled) => go(State::Ready, reply::auth_cancelled()),
-            Progress::Failed(Failure::Refused) => self.login_failed(),
+            Progress::Failed(Failure::Refused) => {
+                self.login_failed(go(State::Ready, reply::bad_credentials()), None)
+            }
+            Progress::Failed(Failure::RefusedBefore) => go(State::Ready, reply::bad_token()),
         }
     }
 
-    fn login_failed(&mut self) -> (State, Step) {
+    /// A login that failed is counted, and its answer waits, unless it was one too many.
+    fn login_failed(&mut self, next: (State, Step), why: Option<Refusal>) -> (State, Step) {
         let (state, step) = match self.patience.login_failed() {
             Some(enough) => {
                 let reply = enough.reply(&self.site.hostname);
                 (State::Closed, Step::new(reply, Next::Close(Farewell::Enough(enough))))
             }
-            None => go(State::Ready, reply::bad_credentials()),
+            None => next,
         };
-        (state, Step { pause: PAUSE, note: Some(Note::LoginFailed), ..step })
+        (state, Step { pause: PAUSE, note: Some(Note::LoginFailed(why)), ..step })
     }
 }
 
@@ -147,7 +165,7 @@ mod tests {
     fn the_log_hears_of_logins_and_of_failures() {
         let mut session = private(Role::Submission);
         session.line(b"EHLO c");
-        assert_eq!(session.line(WRONG.as_bytes()).note, Some(Note::LoginFailed));
+        assert_eq!(session.line(WRONG.as_bytes()).note, Some(Note::LoginFailed(None)));
         assert_eq!(session.line(b"AUTH PLAIN =").note, None);
         assert_eq!(session.line(RIGHT.as_bytes()).note, Some(Note::LoggedIn("bob".to_owned())));
     }

@@ -9,10 +9,12 @@
 //! `Session::command`. Facts that hold across states (the client's name, whether all
 //! is encrypted) are fields of [`Session`], not states. Beside this file: what goes in
 //! and out ([`step`]), what MAIL and RCPT do ([`transaction`]), AUTH ([`login`]), when
-//! it is enough ([`patience`]), and what a log may show ([`shown`]).
+//! it is enough ([`patience`]), what comes of that ([`judge`]), and what a log may show
+//! ([`shown`]).
 //!
 //! Book: docs/05-state-machine.md.
 
+pub mod judge;
 pub mod login;
 pub mod patience;
 pub mod shown;
@@ -26,8 +28,8 @@ use std::sync::Arc;
 use crate::smtp::auth::exchange::ServerExchange;
 use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, after_verb};
 use crate::smtp::reply::{self, Kind, Reply};
-use crate::smtp::session::patience::{Enough, Patience, is_errand};
-use crate::smtp::session::shown::{is_auth, is_bdat, is_path_command};
+use crate::smtp::session::patience::{Patience, is_errand};
+use crate::smtp::session::shown::{is_auth, is_bdat};
 use crate::smtp::site::Site;
 
 pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Outside, Part, Step};
@@ -164,7 +166,10 @@ impl Session {
         if is_too_long && !matches!(self.state, State::Auth(_)) {
             return self.bad_line(BadLine::too_long(line));
         }
-        if let Some(step) = self.outlasted() {
+        // Whoever goes by himself is not sent away.
+        if after_verb(line, "QUIT").is_none()
+            && let Some(step) = self.outlasted()
+        {
             return step;
         }
         let mut is_command = true;
@@ -463,50 +468,10 @@ impl Session {
         (State::Ready, Step::new(reply::start_tls(), Next::StartTls))
     }
 
-    /// Notes a refused MAIL or RCPT for the log, and lets it cost what it costs.
-    fn judge_path(&mut self, line: &[u8], mut step: Step) -> Step {
-        if let Some(reply) = &step.reply
-            && matches!(reply.kind(), Kind::Later | Kind::Never)
-            && is_path_command(line)
-        {
-            let said = self.shown_path(line);
-            step.note = Some(Note::Refused(format!("{said}: {reply}")));
-            if after_verb(line, "RCPT").is_some() && self.is_forgiven(&mut step) {
-                return step;
-            }
-        }
-        self.charge(step)
-    }
-
-    /// Counts a refusal, and puts 421 in its place when there were too many.
-    fn charge(&mut self, step: Step) -> Step {
-        if step.kind() != Some(Kind::Never) {
-            return step;
-        }
-        match self.patience.refused() {
-            Some(enough) => self.end(enough, step),
-            None => step,
-        }
-    }
-
-    /// The last step, where the session has lasted too long.
-    fn outlasted(&mut self) -> Option<Step> {
-        let enough = self.patience.lasts(self.outside.age, self.site.timeout)?;
-        let reply = enough.reply(&self.site.hostname);
-        Some(self.end(enough, Step::new(reply, Next::Command)))
-    }
-
     /// Answers for the last time.
     fn part(&mut self, reply: Reply, why: Farewell) -> Step {
         self.state = State::Closed;
         Step::new(reply, Next::Close(why))
-    }
-
-    /// 421 in the place of a step's reply. What goes before that stays, or the client would
-    /// still be sending its chunk.
-    fn end(&mut self, enough: Enough, step: Step) -> Step {
-        let last = self.part(enough.reply(&self.site.hostname), Farewell::Enough(enough));
-        Step { skip: step.skip, pause: step.pause, note: step.note, ..last }
     }
 }
 

@@ -54,7 +54,9 @@ pub const PAUSE: Duration = Duration::from_secs(1);
 pub struct Patience {
     /// 5yz replies that count, since the last message that was accepted.
     refusals: u32,
-    /// Refused recipients that were forgiven, since then.
+    /// Recipients that were refused beside accepted ones, since then.
+    refused_recipients: usize,
+    /// How many of these were forgiven whatever was accepted, since then.
     forgiven: u32,
     /// Commands that bring no letter on its way, since then.
     errands: u32,
@@ -93,10 +95,11 @@ impl Patience {
         (self.refusals > REFUSALS_LIMIT).then_some(Enough::Refusals)
     }
 
-    /// One more recipient was refused in a transaction with `accepted` ones, where
-    /// `refused` were refused before.
-    pub fn recipient_refused(&mut self, accepted: usize, refused: usize) -> Price {
-        if (refused + 1) * ACCEPTED_FOR_ONE <= accepted {
+    /// One more recipient was refused in a transaction with `accepted` ones. Those of a
+    /// transaction that came to nothing still count, or RSET would buy further guesses.
+    pub fn recipient_refused(&mut self, accepted: usize) -> Price {
+        self.refused_recipients += 1;
+        if self.refused_recipients * ACCEPTED_FOR_ONE <= accepted {
             return Price::Nothing;
         }
         if self.forgiven < FORGIVEN_LIMIT {
@@ -208,14 +211,14 @@ mod tests {
         for _ in 0..REFUSALS_LIMIT {
             patience.refused();
             patience.errand();
-            patience.recipient_refused(1, 0);
+            patience.recipient_refused(1);
         }
         patience.login_failed();
         let timeout = Duration::from_secs(1);
         patience.accepted(timeout * LONGEST);
         assert_eq!(patience.refused(), None);
         assert_eq!(patience.errand(), None);
-        assert_eq!(patience.recipient_refused(1, 0), Price::Nothing);
+        assert_eq!(patience.recipient_refused(1), Price::Nothing);
         assert_eq!(patience.lasts(timeout * LONGEST * 2, timeout), None);
         assert_eq!(patience.failed_logins, 1);
     }
@@ -224,12 +227,13 @@ mod tests {
     #[test]
     fn a_guesser_with_one_address_pays_from_the_sixth_guess_on() {
         let mut patience = Patience::default();
-        let prices: Vec<Price> =
-            (0..8).map(|refused| patience.recipient_refused(1, refused)).collect();
+        let prices: Vec<Price> = (0..8).map(|_| patience.recipient_refused(1)).collect();
         assert_eq!(prices[..5], [Price::Nothing; 5]);
         assert_eq!(prices[5..], [Price::Late; 3]);
         // A further transaction is no further chance.
-        assert_eq!(patience.recipient_refused(1, 0), Price::Late);
+        assert_eq!(patience.recipient_refused(1), Price::Late);
+        assert_eq!(patience.recipient_refused(17), Price::Late);
+        assert_eq!(patience.recipient_refused(22), Price::Nothing);
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
         let (mut accepted, mut refused) = (0, 0);
         for number in 0..1000 {
             if number % 3 == 2 {
-                assert_eq!(patience.recipient_refused(accepted, refused), Price::Nothing);
+                assert_eq!(patience.recipient_refused(accepted), Price::Nothing);
                 refused += 1;
             } else {
                 accepted += 1;
@@ -349,6 +353,13 @@ mod tests {
                 (421, Next::Close(Farewell::Enough(Enough::Lasting)))
             );
         }
+    }
+
+    #[test]
+    fn whoever_goes_by_himself_is_not_told_that_he_has_stayed_too_long() {
+        let mut session = session();
+        session.set_outside(Outside { age: Duration::from_secs(7200), ..Outside::default() });
+        assert_eq!(session.line(b"QUIT").code(), 221);
     }
 
     /// Harvesting is to be seen in the log.

@@ -9,6 +9,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use crate::smtp::auth::jwt::Refusal;
 use crate::smtp::command::Chunk;
 use crate::smtp::reply::{Kind, Reply};
 use crate::smtp::session::patience::Enough;
@@ -37,12 +38,12 @@ pub struct Step {
 pub enum Next {
     /// Read a command line.
     Command,
-    /// Receive a message for this envelope, then say [`Session::message_ended`].
+    /// Receive a message for this envelope, then say `Session::message_ended`.
     Message(Envelope),
-    /// Receive a chunk, then say [`Session::chunk_ended`], or [`Session::message_ended`] if
+    /// Receive a chunk, then say `Session::chunk_ended`, or `Session::message_ended` if
     /// the message ended with it.
     Chunk(Part),
-    /// Encrypt the connection, then say [`Session::after_handshake`].
+    /// Encrypt the connection, then say `Session::after_handshake`.
     StartTls,
     /// Close the connection.
     Close(Farewell),
@@ -64,10 +65,14 @@ pub struct Part {
 pub enum Note {
     /// MAIL or RCPT was refused: what was said, and the reply.
     Refused(String),
+    /// The same, because this user has had its recipients elsewhere for this hour.
+    OverAllowance(String),
+    /// So many recipients elsewhere were accepted from a user.
+    Elsewhere(usize),
     /// This user has logged in.
     LoggedIn(String),
-    /// A login failed.
-    LoginFailed,
+    /// A login failed. With a token there is more to tell than that it was wrong.
+    LoginFailed(Option<Refusal>),
 }
 
 /// Why the session closed the connection, for the log.
@@ -156,16 +161,29 @@ pub struct Outside {
     /// Whether too many logins failed from this client's address lately. It is asked
     /// for in `Ready` and `Auth`.
     pub is_blocked: bool,
+    /// How many more recipients elsewhere this user may have now. It is asked for in
+    /// `Mail` and `Rcpt`, where somebody has logged in.
+    pub elsewhere_left: usize,
     /// Whether more has arrived than the line that comes now.
     pub has_more: bool,
     /// How long the session has lasted.
     pub age: Duration,
+    /// What the clock says, in seconds from 1970.
+    pub now: i64,
 }
 
-/// Nothing stands in the way: room for everything, and time.
+/// Nothing stands in the way: room for everything and everybody, and time. Only tokens have
+/// all expired, until somebody tells what the clock says.
 impl Default for Outside {
     fn default() -> Outside {
-        Outside { room: u64::MAX, is_blocked: false, has_more: false, age: Duration::ZERO }
+        Outside {
+            room: u64::MAX,
+            is_blocked: false,
+            elsewhere_left: usize::MAX,
+            has_more: false,
+            age: Duration::ZERO,
+            now: i64::MAX,
+        }
     }
 }
 
@@ -202,9 +220,11 @@ impl Display for BadLine {
 impl Display for Note {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
-            Note::Refused(what) => write!(f, "refused {what}"),
+            Note::Refused(what) | Note::OverAllowance(what) => write!(f, "refused {what}"),
+            Note::Elsewhere(count) => write!(f, "{count} more recipients elsewhere"),
             Note::LoggedIn(user) => write!(f, "{user} logged in"),
-            Note::LoginFailed => f.write_str("a login failed"),
+            Note::LoginFailed(None) => f.write_str("a login failed"),
+            Note::LoginFailed(Some(why)) => write!(f, "a login failed: {why}"),
         }
     }
 }

@@ -14,9 +14,8 @@ use std::mem;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::command::{Chunk, Mail, Rcpt};
 use crate::smtp::dsn::{MailDsn, RcptDsn};
-use crate::smtp::reply::{self, Kind, Reply};
-use crate::smtp::session::patience::{PAUSE, Price};
-use crate::smtp::session::{Next, Part, Session, State, Step, go};
+use crate::smtp::reply::{self, Reply};
+use crate::smtp::session::{Next, Note, Part, Session, State, Step, go};
 use crate::smtp::site::{Destination, LocalMailbox, Resolved};
 
 /// Room on disk that has to stay free beside a message, in octets. It is also
@@ -31,8 +30,6 @@ pub struct Envelope {
     pub reverse_path: ReversePath,
     /// One entry for each destination, however many addresses led to it.
     pub recipients: Vec<Recipient>,
-    /// How many recipients were refused after the first one was accepted.
-    pub refused: usize,
     /// The client said SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
     /// What the sender wants in a report (RFC 3461).
@@ -61,7 +58,6 @@ impl Session {
         let envelope = Envelope {
             reverse_path: mail.from,
             recipients: Vec::new(),
-            refused: 0,
             smtputf8: mail.smtputf8,
             dsn: mail.dsn,
         };
@@ -87,32 +83,39 @@ impl Session {
 
     /// Adds a recipient to the transaction, or says why not.
     pub(super) fn add_recipient(&self, mut envelope: Envelope, rcpt: &Rcpt) -> (State, Step) {
-        let reply = match self.destinations(&envelope, rcpt) {
+        let (reply, elsewhere) = match self.destinations(&mut envelope, rcpt) {
             Ok(resolved) => {
+                let elsewhere = resolved.elsewhere();
                 envelope.add(rcpt, resolved);
-                reply::recipient_ok()
+                (reply::recipient_ok(), elsewhere)
             }
-            Err(refusal) => refusal,
+            Err(refusal) => (refusal, 0),
         };
-        if envelope.recipients.is_empty() {
+        // It counts here, and not when the message is stored: a transaction has many ends.
+        let note = (self.user.is_some() && elsewhere > 0).then_some(Note::Elsewhere(elsewhere));
+        let (state, step) = if envelope.recipients.is_empty() {
             go(State::Mail(envelope), reply)
         } else {
             go(State::Rcpt(envelope), reply)
-        }
+        };
+        (state, Step { note, ..step })
     }
 
     /// Where a recipient leads that the envelope has room for, less those that are in
-    /// it already.
-    fn destinations(&self, envelope: &Envelope, rcpt: &Rcpt) -> Result<Resolved, Reply> {
+    /// it already. Of those the sender hears what either address asked for.
+    fn destinations(&self, envelope: &mut Envelope, rcpt: &Rcpt) -> Result<Resolved, Reply> {
         if rcpt.to.needs_smtputf8() && !envelope.smtputf8 {
             return Err(reply::needs_smtputf8());
         }
         let mut resolved = self.site.resolve(&rcpt.to, self.connected_to, self.user.is_some())?;
         // The second address of a mailbox is welcome, and brings no second copy.
-        resolved.destinations.retain(|destination| !envelope.has(destination));
+        resolved.destinations.retain(|destination| !envelope.has(destination, &rcpt.dsn));
         let room = self.site.max_recipients.saturating_sub(envelope.recipients.len());
         if resolved.destinations.len() > room {
             return Err(reply::too_many_recipients());
+        }
+        if resolved.elsewhere() > self.outside.elsewhere_left {
+            return Err(reply::too_many_this_hour());
         }
         Ok(resolved)
     }
@@ -138,21 +141,6 @@ impl Session {
     /// could keep this thread busy for years.
     pub(super) fn is_endless(&self, chunk: Chunk) -> bool {
         chunk.size > self.site.max_size.saturating_mul(2)
-    }
-
-    /// Whether a refused recipient beside accepted ones costs nothing, however it came
-    /// to be refused. If not, its reply waits.
-    pub(super) fn is_forgiven(&mut self, step: &mut Step) -> bool {
-        let State::Rcpt(envelope) = &mut self.state else { return false };
-        if step.kind() != Some(Kind::Never) {
-            return false;
-        }
-        let price = self.patience.recipient_refused(envelope.recipients.len(), envelope.refused);
-        envelope.refused += 1;
-        if price == Price::Late {
-            step.pause = PAUSE;
-        }
-        price == Price::Nothing
     }
 }
 
@@ -204,16 +192,20 @@ impl Envelope {
         rest.iter().all(|other| other.address == first.address).then_some(&first.address)
     }
 
-    fn has(&self, destination: &Destination) -> bool {
-        self.recipients.iter().any(|recipient| recipient.destination == *destination)
+    /// Whether a destination is in it. If so, what the sender wants to hear is added.
+    fn has(&mut self, destination: &Destination, dsn: &RcptDsn) -> bool {
+        let is_it = |recipient: &&mut Recipient| recipient.destination == *destination;
+        let Some(recipient) = self.recipients.iter_mut().find(is_it) else { return false };
+        recipient.dsn.notify = recipient.dsn.wanted_with(dsn);
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::session::tests::{TRANSACTION, codes, session};
-    use crate::smtp::session::{Farewell, Outside, Role};
+    use crate::smtp::session::tests::{RIGHT, TRANSACTION, codes, private, session};
+    use crate::smtp::session::{BadLine, Farewell, Outside, Role};
     use crate::smtp::site::Site;
     use std::net::Ipv4Addr;
     use std::sync::Arc;
@@ -239,6 +231,24 @@ mod tests {
         codes(&mut session, &TRANSACTION);
         let more = ["RCPT TO:<BOB+x@host.example>", "RCPT TO:<cem@host.example>"];
         assert_eq!(codes(&mut session, &more), [250, 452]);
+    }
+
+    #[test]
+    fn a_user_has_as_many_recipients_elsewhere_as_are_left_and_each_is_noted() {
+        let mut session = private(Role::Smtp);
+        codes(&mut session, &["EHLO c", RIGHT, "MAIL FROM:<>"]);
+        session.set_outside(Outside { elsewhere_left: 1, ..Outside::default() });
+        let step = session.line(b"RCPT TO:<a@else.example>");
+        assert_eq!((step.code(), step.note), (250, Some(Note::Elsewhere(1))));
+        // A second time it is nothing new, and a mailbox here is none of them.
+        session.set_outside(Outside { elsewhere_left: 0, ..Outside::default() });
+        for line in ["RCPT TO:<a@else.example>", "RCPT TO:<bob@host.example>"] {
+            let step = session.line(line.as_bytes());
+            assert_eq!((step.code(), step.note), (250, None), "{line}");
+        }
+        let step = session.line(b"RCPT TO:<b@else.example>");
+        assert_eq!(step.code(), 450);
+        assert!(matches!(step.note, Some(Note::OverAllowance(_))), "{:?}", step.note);
     }
 
     /// A session of a server that takes 100 octets, with a recipient.
@@ -319,7 +329,6 @@ mod tests {
     /// Not one line of a letter may be run.
     #[test]
     fn after_a_bdat_that_is_not_understood_nothing_is_run() {
-        use crate::smtp::session::BadLine;
         let long = [b"BDAT ".to_vec(), vec![b'1'; 2000]].concat();
         for line in [&b"BDAT"[..], b"bdat one", b"BDAT 1 \xff", &long] {
             let mut session = with_room_for_a_hundred();
@@ -335,13 +344,13 @@ mod tests {
 
     #[test]
     fn chunks_of_nothing_try_the_patience_and_a_refused_chunk_is_read_before_421() {
-        let mut session = with_room_for_a_hundred();
+        let mut patient = with_room_for_a_hundred();
         for number in 0..99 {
-            assert_eq!(chunk(&mut session, "BDAT 0"), Ok(0), "{number}");
+            assert_eq!(chunk(&mut patient, "BDAT 0"), Ok(0), "{number}");
         }
-        assert_eq!(chunk(&mut session, "BDAT 0"), Err((0, 421)));
+        assert_eq!(chunk(&mut patient, "BDAT 0"), Err((0, 421)));
 
-        let mut session = self::session();
+        let mut session = session();
         for _ in 0..20 {
             assert_eq!(chunk(&mut session, "BDAT 5"), Err((5, 503)));
         }

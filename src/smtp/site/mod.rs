@@ -296,6 +296,13 @@ impl Site {
     }
 }
 
+impl Resolved {
+    /// How many of the destinations are at other servers.
+    pub fn elsewhere(&self) -> usize {
+        self.destinations.iter().filter(|to| to.address().is_some()).count()
+    }
+}
+
 impl LocalMailbox {
     /// The address that leads to this mailbox.
     pub fn address(&self) -> Mailbox {
