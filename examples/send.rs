@@ -21,12 +21,13 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use argh::FromArgs;
-use ehlo::relay::client::{Client, Credentials, Dial, Evidence, Outgoing, Security, To};
+use ehlo::relay::client::{Client, Credentials, Dial, Evidence, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
 use ehlo::smtp::answer::{Answer, Verdict};
 use ehlo::smtp::dsn::{MailDsn, RcptDsn};
-use jiff::Zoned;
+use ehlo::store::envelope::Letter;
 use jiff::fmt::rfc2822;
+use jiff::{Timestamp, Zoned};
 use native_tls::{Certificate, TlsConnector};
 
 /// How long to wait for most replies (RFC 5321 section 4.5.3.2).
@@ -110,16 +111,17 @@ fn send(flags: &Flags) -> Result<usize, String> {
         return Err("--login needs --starttls or --tls: no password in clear".to_owned());
     }
     let mut client = connect(flags)?;
-    let from = ReversePath::Mailbox(flags.from.clone());
     // On the wire each line end is two octets.
     let line_ends = message.iter().filter(|octet| **octet == b'\n').count();
-    let letter = Outgoing {
-        from: &from,
+    let letter = Letter {
+        reverse_path: ReversePath::Mailbox(flags.from.clone()),
+        dsn: MailDsn::default(),
+        arrived: Timestamp::now(),
+        skip: 0,
         size: (message.len() + line_ends) as u64,
         is_8bit: !message.is_ascii(),
         // They stand in the header.
         needs_smtputf8: recipients.iter().any(|to| to.needs_smtputf8()),
-        dsn: &MailDsn::default(),
     };
 
     let mut refused = 0;
@@ -128,7 +130,7 @@ fn send(flags: &Flags) -> Result<usize, String> {
         recipients.into_iter().map(|mailbox| To { mailbox, dsn: &dsn }).collect();
     // Those who do not fit into one transaction get one of their own.
     while !waiting.is_empty() {
-        let answers = client.deliver(&letter, &waiting, &mut message.as_slice());
+        let answers = client.carry(&letter, &waiting, &mut message.as_slice());
         let mut granted: Option<Answer> = None;
         let mut left = Vec::new();
         for (to, answer) in waiting.into_iter().zip(answers) {

@@ -212,9 +212,10 @@ impl Peer {
             let challenge = line.as_ref().ok().and_then(|line| line.strip_prefix("334 "));
             let Some(challenge) = challenge else {
                 let is_early = line.as_ref().is_ok_and(|line| line.starts_with("235"));
-                self.read_ahead = Some(match is_early && !login.is_done() {
-                    true => Err("235 without the server's own proof".to_owned()),
-                    false => line,
+                self.read_ahead = Some(if is_early && !login.is_done() {
+                    Err("235 without the server's own proof".to_owned())
+                } else {
+                    line
                 });
                 return;
             };

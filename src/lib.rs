@@ -27,9 +27,9 @@
 //!    │         delivery.rs   one entry, once · conclusion.rs  what follows from it
 //!    │         courier.rs    what all attempts share
 //!    │         conclusion_cuts.rs  for tests: what a power cut leaves of a report
-//!    │         mailbox.rs    the way into a mailbox here
-//!    │         client/       the other half of the protocol: mod.rs, dial.rs  until MAIL ·
-//!    │         transaction.rs  from MAIL to the last reply · extensions.rs  what EHLO said
+//!    │         client/       the other half of the protocol: mod.rs  commands, replies, and
+//!    │         what a trace may show of them · dial.rs  until MAIL · transaction.rs  from
+//!    │         MAIL to the last reply · extensions.rs  what EHLO said
 //!    │         route.rs      where the mail for a domain goes
 //!    │         report/       what the sender is told, pure text: mod.rs, human.rs  for a
 //!    │         person · status.rs  for a program · original.rs  what comes back · fold.rs

@@ -1,4 +1,5 @@
-//! The program: flags in, exit code out, and the signals that end it.
+//! The program: flags in, exit code out, and the signals that steer it: two end it, one
+//! has its files read again, one has the queue tried now.
 //!
 //! Exit codes: 0 after SIGINT or SIGTERM, 1 if a second one did not let it finish, 2 for
 //! a wrong flag, 71 if a port cannot be opened, 78 if a file or the spool cannot be used

@@ -21,9 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{TestServer, test_file};
-use ehlo::relay::client::{
-    Client, ConnectError, Credentials, Dial, Evidence, Outgoing, Security, To,
-};
+use ehlo::relay::client::{Client, ConnectError, Credentials, Dial, Evidence, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
 use ehlo::smtp::answer::{Answer, Verdict};
 use ehlo::smtp::auth::exchange::{self, Progress};
@@ -31,6 +29,8 @@ use ehlo::smtp::auth::mechanism::Mechanism;
 use ehlo::smtp::auth::secret::Secret;
 use ehlo::smtp::auth::users::Users;
 use ehlo::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret};
+use ehlo::store::envelope::Letter;
+use jiff::Timestamp;
 use native_tls::{Certificate, Identity, TlsAcceptor, TlsConnector};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -215,31 +215,36 @@ fn mailboxes(addresses: &[&str]) -> Vec<Mailbox> {
 }
 
 /// What nobody has asked for.
-const NO_MAIL_DSN: &MailDsn = &MailDsn { ret: None, envid: None };
 const NO_RCPT_DSN: &RcptDsn = &RcptDsn { notify: None, orcpt: None };
 
 /// A letter in ASCII, with nothing special to it.
-fn plain<'a>(from: &'a ReversePath, message: &str) -> Outgoing<'a> {
-    let size = message.replace('\n', "\r\n").len() as u64;
-    Outgoing { from, size, is_8bit: false, needs_smtputf8: false, dsn: NO_MAIL_DSN }
+fn plain(from: &str, message: &str) -> Letter {
+    Letter {
+        reverse_path: ReversePath::parse(from).unwrap().0,
+        dsn: MailDsn::default(),
+        arrived: Timestamp::now(),
+        skip: 0,
+        size: message.replace('\n', "\r\n").len() as u64,
+        is_8bit: false,
+        needs_smtputf8: false,
+    }
 }
 
 /// Has a message in file form sent from `<ann@me.example>`.
 fn deliver(client: &mut Client, to: &[&str], message: &str) -> Vec<Option<Answer>> {
-    let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-    let letter = Outgoing { is_8bit: !message.is_ascii(), ..plain(&from, message) };
+    let letter = Letter { is_8bit: !message.is_ascii(), ..plain("<ann@me.example>", message) };
     deliver_to(client, &letter, to, &mut message.as_bytes())
 }
 
 fn deliver_to(
     client: &mut Client,
-    letter: &Outgoing,
+    letter: &Letter,
     to: &[&str],
     message: &mut dyn Read,
 ) -> Vec<Option<Answer>> {
     let mailboxes = mailboxes(to);
     let to: Vec<To> = mailboxes.iter().map(|mailbox| To { mailbox, dsn: NO_RCPT_DSN }).collect();
-    client.deliver(letter, &to, message)
+    client.carry(letter, &to, message)
 }
 
 /// Such as `Later 4.4.2`, or `-` for another transaction.
@@ -713,8 +718,8 @@ fn a_message_that_cannot_be_read_to_its_end_gets_no_final_dot() {
     for octets in [0, 1, 200_000] {
         let hop = Hop::play(&[&HELLO[..], &TRANSACTION[..6]].concat());
         let mut client = hop.connect(&dial(Security::Clear)).unwrap();
-        let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-        let answers = deliver_to(&mut client, &plain(&from, MESSAGE), &BOB, &mut Broken(octets));
+        let letter = plain("<ann@me.example>", MESSAGE);
+        let answers = deliver_to(&mut client, &letter, &BOB, &mut Broken(octets));
         assert_eq!(brief(&answers[0]), "Later 4.3.0");
         assert!(answers[0].as_ref().unwrap().text.contains("the disk is broken"));
         assert!(!client.is_open());
@@ -799,8 +804,7 @@ fn a_letter_that_the_hop_cannot_take_is_not_sent() {
     for (from, needs_smtputf8) in [("<ann@me.example>", true), ("<\u{e4}nn@me.example>", false)] {
         let hop = Hop::play(&[&hello[..], &QUIT].concat());
         let mut client = hop.connect(&dial(Security::Clear)).unwrap();
-        let (from, _) = ReversePath::parse(from).unwrap();
-        let letter = Outgoing { needs_smtputf8, ..plain(&from, "a\n") };
+        let letter = Letter { needs_smtputf8, ..plain(from, "a\n") };
         let answers = deliver_to(&mut client, &letter, &to, &mut "a\n".as_bytes());
         assert_eq!(answers.iter().map(brief).collect::<Vec<_>>(), ["Never 5.6.7"; 2]);
         client.quit();
@@ -857,13 +861,12 @@ fn what_the_sender_wants_to_be_told_goes_to_a_hop_with_dsn_and_to_no_other() {
         let hop = Hop::play(&[&hello[..], &envelope, &TRANSACTION[4..], &QUIT].concat());
         let mut client = hop.connect(&dial(Security::Clear)).unwrap();
         assert_eq!(client.has_dsn(), offer == "S: 250 dsn");
-        let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-        let letter = Outgoing { dsn: &mail_dsn, ..plain(&from, MESSAGE) };
+        let letter = Letter { dsn: mail_dsn.clone(), ..plain("<ann@me.example>", MESSAGE) };
         let mailboxes = mailboxes(&["bob@hop.example", "cem@hop.example", "dan@hop.example"]);
         let dsn = [&bob_dsn, &never, NO_RCPT_DSN];
         let to: Vec<To> =
             mailboxes.iter().zip(dsn).map(|(mailbox, dsn)| To { mailbox, dsn }).collect();
-        let answers = client.deliver(&letter, &to, &mut MESSAGE.as_bytes());
+        let answers = client.carry(&letter, &to, &mut MESSAGE.as_bytes());
         assert!(answers.iter().all(|answer| brief(answer) == "Delivered 2.6.0"), "{answers:?}");
         client.quit();
         hop.heard();
@@ -963,8 +966,7 @@ fn whatever_comes_in_the_place_of_a_reply_to_a_chunk_leaves_the_letter_here() {
 fn a_message_that_cannot_be_read_to_its_end_gets_no_last_chunk() {
     let hop = Hop::play(&[&CHUNKING[..], &TRANSACTION[..4]].concat());
     let mut client = hop.connect(&dial(Security::Clear)).unwrap();
-    let (from, _) = ReversePath::parse("<ann@me.example>").unwrap();
-    let letter = Outgoing { size: 300_000, ..plain(&from, MESSAGE) };
+    let letter = Letter { size: 300_000, ..plain("<ann@me.example>", MESSAGE) };
     let answers = deliver_to(&mut client, &letter, &BOB, &mut Broken(60_000));
     assert_eq!(brief(&answers[0]), "Later 4.3.0");
     assert!(!client.is_open());
@@ -1309,8 +1311,7 @@ fn a_user_logs_in_at_a_real_server_with_starttls_and_with_tls_from_the_first_oct
             Security::Verified { host: "localhost", connector: &connector, from_first_octet };
         let dial = Dial { login: Some(&credentials), ..dial(security) };
         let mut client = Client::connect("localhost", server.address, &dial).unwrap();
-        let (from, _) = ReversePath::parse("<ann@localhost>").unwrap();
-        let letter = plain(&from, "\nhi\n");
+        let letter = plain("<ann@localhost>", "\nhi\n");
         let to = ["ann@localhost"];
         let answers = deliver_to(&mut client, &letter, &to, &mut "\nhi\n".as_bytes());
         assert_eq!(brief(&answers[0]), "Delivered 2.6.0", "{answers:?}");

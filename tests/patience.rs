@@ -114,7 +114,7 @@ fn files_of_other_editors_are_read_or_refused_with_their_line() {
     ] {
         match bind(users, aliases) {
             Err(BindError::Configuration(why)) => assert!(why.contains(expected), "{why}"),
-            other => panic!("{expected}: {other:?}"),
+            other => panic!("{expected}: {:?}", other.err()),
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn bounce(claim: &mut Claim, now: Timestamp) -> io::Result<Changed> {
         let recipient = claim.entry.recipients.get(index);
         let answer = given_back(recipient.and_then(|one| one.answer.as_ref()));
         // Who wants no report of a failure gets none.
-        conclusion::record(claim, index, answer, false);
+        conclusion::note_answer(claim, index, answer, false);
     }
     if claim.entry.is_over() {
         claim.end()?;

@@ -11,8 +11,9 @@
 //!
 //! Book: docs/14-the-queue.md.
 
+use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 
@@ -45,7 +46,7 @@ pub struct Conclusion {
 
 /// Notes an answer about a recipient. `is_passed_on` says whether the next hop knows what
 /// the sender wants to hear, and tells it then (RFC 3461 section 5.2.2).
-pub fn record(claim: &mut Claim, index: usize, answer: Answer, is_passed_on: bool) {
+pub fn note_answer(claim: &mut Claim, index: usize, answer: Answer, is_passed_on: bool) {
     let id = claim.id().to_owned();
     let entry = &mut claim.entry;
     let Some(recipient) = entry.recipients.get_mut(index) else { return };
@@ -128,7 +129,7 @@ fn give_up_on(claim: &mut Claim, index: usize) {
     let last = recipient.and_then(|one| one.answer.clone());
     let last = last.unwrap_or_else(|| Answer::later((4, 7), "nothing was heard"));
     let status = Enhanced { class: 5, subject: 4, detail: 7 };
-    record(claim, index, Answer { verdict: Verdict::Never, status, ..last }, false);
+    note_answer(claim, index, Answer { verdict: Verdict::Never, status, ..last }, false);
 }
 
 /// Ends the entry if nobody waits any more. A letter that did not arrive, and of which
@@ -178,15 +179,10 @@ fn report(
         domain: site.home(),
         id: &name.id,
         when: now,
-        arrived: letter.arrived,
+        letter,
         original_id: claim.message_id(),
-        to: sender,
-        envid: letter.dsn.envid.as_deref(),
         about: &about,
         original: &Original::read(&mut claim.message()?, letter.dsn.ret)?,
-        // Whoever has such an address, or wrote such a header, can read it. Others may be
-        // behind a server that cannot even take it.
-        is_utf8: letter.needs_smtputf8 || letter.reverse_path.needs_smtputf8(),
     };
     let mut draft = courier.spool.draft(&name, "Return-Path: <>\n", None)?;
     draft.write(&report.to_text())?;
@@ -202,22 +198,16 @@ fn report(
 /// sender's business, and servers there name it in what they say: that stays in our log.
 /// Several targets with the same fate are one address, which is told once.
 fn as_the_sender_knows_them(entry: &Entry) -> Vec<QueuedRecipient> {
+    let mut known = entry.recipients.clone();
     if entry.alias.is_none() {
-        return entry.recipients.clone();
+        return known;
     }
-    let mut known: Vec<QueuedRecipient> = Vec::new();
-    for recipient in &entry.recipients {
-        let is_same =
-            |one: &QueuedRecipient| (&one.given, one.state) == (&recipient.given, recipient.state);
-        if !known.iter().any(is_same) {
-            let text = "this address leads to another one, and what was said there is not shown";
-            let hide = |answer: &Answer| Answer { by: None, text: text.to_owned(), ..*answer };
-            known.push(QueuedRecipient {
-                answer: recipient.answer.as_ref().map(hide),
-                ..recipient.clone()
-            });
-        }
+    for answer in known.iter_mut().filter_map(|one| one.answer.as_mut()) {
+        let hidden = "this address leads to another one, and what was said there is not shown";
+        *answer = Answer { by: None, text: hidden.to_owned(), ..*answer };
     }
+    let mut fates = HashSet::new();
+    known.retain(|one| fates.insert((one.given.to_string(), one.state)));
     known
 }
 
@@ -245,25 +235,18 @@ fn news<'a>(
 /// Where a report goes; `None` if its reader is refused here.
 fn way_back(courier: &Courier, site: &Site, sender: &Mailbox) -> Option<Vec<Recipient>> {
     let to = ForwardPath::Mailbox(sender.clone());
-    let (is_ours, connected_to) = match &sender.domain {
-        Domain::Literal(address) if (courier.is_our_address)(*address) => {
-            (true, address.to_canonical())
-        }
-        Domain::Literal(_) => (false, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        Domain::Name(name) => {
-            let is_ours = ascii_domain(name).is_some_and(|name| site.has_domain(&name));
-            (is_ours, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-        }
+    let (is_ours, our_address) = match &sender.domain {
+        Domain::Literal(address) => ((courier.is_our_address)(*address), Some(*address)),
+        Domain::Name(name) => (ascii_domain(name).is_some_and(|it| site.has_domain(&it)), None),
     };
-    let resolved = match site.resolve(&to, connected_to, true) {
-        Ok(resolved) => resolved,
+    // Of all addresses only this one can make a literal ours.
+    let our_address = our_address.filter(|_| is_ours).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let (destinations, alias) = match site.resolve(&to, our_address.to_canonical(), true) {
+        Ok(Resolved { destinations, alias }) => (destinations, alias),
         Err(_) if is_ours => return None,
         // Whoever may relay, a report of ours may leave.
-        Err(_) => {
-            Resolved { destinations: vec![Destination::Elsewhere(sender.clone())], alias: None }
-        }
+        Err(_) => (vec![Destination::Elsewhere(sender.clone())], None),
     };
-    let Resolved { destinations, alias } = resolved;
     let recipient = |destination| Recipient {
         address: to.clone(),
         destination,
@@ -355,7 +338,7 @@ mod tests {
             let queue = self.courier.spool.queue();
             let Claimed::Ours(mut claim) = queue.claim(&self.id).unwrap() else { panic!() };
             for index in claim.entry.waiting() {
-                record(&mut claim, index, answer.clone(), is_passed_on);
+                note_answer(&mut claim, index, answer.clone(), is_passed_on);
             }
             conclude(&self.courier, &(self.courier.site)(), &mut claim, at(now))
         }

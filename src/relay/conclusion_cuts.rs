@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::dns::Resolver;
-use crate::relay::conclusion::{conclude, record};
+use crate::relay::conclusion::{conclude, note_answer};
 use crate::relay::courier::Courier;
 use crate::relay::delivery::attempt;
 use crate::smtp::address::{Domain, ReversePath};
@@ -105,7 +105,7 @@ fn work(spool: &Arc<Spool>, mut claim: Claim, found: &mut AfterCut) -> io::Resul
 /// The next hop refuses the letter for all who wait, and what follows from that.
 fn refuse(spool: &Arc<Spool>, mut claim: Claim) -> io::Result<()> {
     for index in claim.entry.waiting() {
-        record(&mut claim, index, Answer::never((1, 1), "550 no such mailbox"), false);
+        note_answer(&mut claim, index, Answer::never((1, 1), "550 no such mailbox"), false);
     }
     conclude(&courier(spool), &site(), &mut claim, Timestamp::now()).map(drop)
 }

@@ -1,4 +1,5 @@
-//! What all attempts share: made once from flags and files, and never changed.
+//! What all attempts share: made once from flags; what files say is asked for anew.
+//! Without `Debug`, because a password may be in it.
 //!
 //! In: the answers to where letters wait, who we are, how next hops are found, and how
 //! long everything may take. Out: nothing of its own; `delivery.rs` and
@@ -6,7 +7,6 @@
 //!
 //! Book: docs/14-the-queue.md.
 
-use std::fmt::{self, Debug, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct Courier {
     pub site: Box<dyn Fn() -> Arc<Site> + Send + Sync>,
     /// Where next hops are looked up, if there is no smarthost.
     pub resolver: Resolver,
-    /// The port of next hops found by DNS.
+    /// The port of next hops that DNS or an address literal names.
     pub port: u16,
     /// Whether mail may go to servers on this machine itself.
     pub loopback_hops: bool,
@@ -64,20 +64,6 @@ pub struct Smarthost {
     pub login: Option<Box<Login>>,
     /// Checks its certificate; `None` to encrypt if it can be had, and check nothing.
     pub connector: Option<TlsConnector>,
-}
-
-/// A password may be in it.
-impl Debug for Courier {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.write_str("Courier")
-    }
-}
-
-/// The same.
-impl Debug for Smarthost {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "Smarthost({}:{})", self.host, self.port)
-    }
 }
 
 #[cfg(test)]

@@ -19,10 +19,10 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::relay::client::{Client, ConnectError, Dial, Outgoing, Security, To};
-use crate::relay::conclusion::{self, Conclusion};
+use crate::relay::client::{Client, ConnectError, Dial, Security, To};
+use crate::relay::conclusion::{self, Conclusion, note_answer};
 use crate::relay::courier::{Courier, Smarthost};
-use crate::relay::mailbox;
+use crate::relay::plan::Manner;
 use crate::relay::route::{Hop, LOOK_UPS, Route};
 use crate::smtp::address::Domain;
 use crate::smtp::answer::{Answer, Verdict};
@@ -35,14 +35,23 @@ use crate::wire::trace::Trace;
 /// Addresses of one destination that are tried in one attempt; RFC 5321 section 5.1
 /// wants at least two.
 const ADDRESSES_LIMIT: usize = 12;
-/// X.3.5, system incorrectly configured (RFC 3463 section 3.4).
+
+/// X.1.5, the address is valid (RFC 3463 section 3.2).
+const VALID: (u16, u16) = (1, 5);
+/// X.2.0, other or undefined mailbox status (section 3.3).
+const MAILBOX: (u16, u16) = (2, 0);
+/// X.3.5, system incorrectly configured (section 3.4).
 const NOT_CONFIGURED: (u16, u16) = (3, 5);
 
 /// An attempt under way.
 struct Delivery<'a, 'q> {
     courier: &'a Courier,
     site: Arc<Site>,
+    /// The server that takes everything, if there is one.
+    smarthost: Option<Arc<Smarthost>>,
     claim: &'a mut Claim<'q>,
+    /// Whether anything was said about the letter; unknown while nobody had to be asked.
+    manner: Manner,
     /// Whether somebody got the letter of whom the envelope does not know it yet.
     is_unsaved: bool,
     /// Whether the entry is gone from the queue.
@@ -56,52 +65,62 @@ struct Open {
     said: Option<Answer>,
 }
 
-/// Tries everybody who waits for this letter. Says whether anything was said about it,
-/// `None` if nobody had to be asked, and what follows from it. An error means that
-/// something could not be written down; the entry is as it was, or as the last answer
-/// left it.
-pub fn attempt(courier: &Courier, claim: &mut Claim) -> io::Result<(Option<bool>, Conclusion)> {
+/// Tries everybody who waits for this letter. Says how the destination was, and what
+/// follows. An error means that something could not be written down; the entry is as it
+/// was, or as the last answer left it.
+pub fn attempt(courier: &Courier, claim: &mut Claim) -> io::Result<(Manner, Conclusion)> {
     // Better to find out now than after the next hop has the letter.
     claim.try_to_write()?;
-    let site = (courier.site)();
-    let mut delivery = Delivery { courier, site, claim, is_unsaved: false, is_over: false };
-    let was_heard = delivery.try_waiting()?;
-    let conclusion = if delivery.is_over {
-        Conclusion::default()
-    } else {
-        conclusion::conclude(courier, &delivery.site, delivery.claim, Timestamp::now())?
+    let mut delivery = Delivery {
+        courier,
+        site: (courier.site)(),
+        smarthost: (courier.smarthost)(),
+        claim,
+        manner: Manner::Unknown,
+        is_unsaved: false,
+        is_over: false,
     };
-    Ok((was_heard, conclusion))
+    delivery.try_waiting()?;
+    let Delivery { site, manner, is_over, .. } = delivery;
+    if is_over {
+        return Ok((manner, Conclusion::default()));
+    }
+    Ok((manner, conclusion::conclude(courier, &site, claim, Timestamp::now())?))
 }
 
 impl Delivery<'_, '_> {
-    /// Tries to bring the letter to everybody who waits for it. Says whether anything
-    /// was said about it; `None` if nobody waits.
-    fn try_waiting(&mut self) -> io::Result<Option<bool>> {
+    /// Tries to bring the letter to everybody who waits for it.
+    fn try_waiting(&mut self) -> io::Result<()> {
         let waiting = self.claim.entry.waiting();
         if waiting.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         if let NextHop::Mailbox(mailbox) = &self.claim.entry.next_hop {
-            let answer = mailbox::deliver(&self.courier.spool, self.claim, mailbox);
+            let answer = match self.courier.spool.deliver_waiting(self.claim, mailbox) {
+                Ok(()) => Answer::delivered(VALID, "the letter is in the mailbox"),
+                Err(error) => {
+                    Answer::later(MAILBOX, format!("the mailbox cannot be written: {error}"))
+                }
+            };
+            self.manner = Manner::Heard;
             for index in waiting {
                 self.record(index, answer.clone(), false);
             }
-            self.save_if_delivered()?;
-            return Ok(Some(true));
+            return self.write_down();
         }
-        let mut was_heard = false;
+        // Until somebody says something.
+        self.manner = Manner::Silent;
         for (domain, indices) in self.by_domain(&waiting) {
-            was_heard |= self.try_domain(&domain, &indices)?;
+            self.try_domain(&domain, &indices)?;
         }
-        Ok(Some(was_heard))
+        Ok(())
     }
 
     /// The recipients, by number, those with one next hop together. That is everybody,
     /// unless the entry was made for a smarthost that we do not have any more.
     fn by_domain(&self, waiting: &[usize]) -> Vec<(Domain, Vec<usize>)> {
         let mut groups: Vec<(Domain, Vec<usize>)> = Vec::new();
-        let has_smarthost = (self.courier.smarthost)().is_some();
+        let has_smarthost = self.smarthost.is_some();
         for &index in waiting {
             let Some(recipient) = self.claim.entry.recipients.get(index) else { continue };
             let domain = &recipient.address.domain;
@@ -115,68 +134,59 @@ impl Delivery<'_, '_> {
 
     /// Goes through the addresses of the next hop until everybody has a final answer
     /// (RFC 5321 section 5.1): after every 4yz, close or time-out the next address may do
-    /// better. Says whether a server said anything about the letter, or whether it is
-    /// certain without that.
-    fn try_domain(&mut self, domain: &Domain, indices: &[usize]) -> io::Result<bool> {
+    /// better.
+    fn try_domain(&mut self, domain: &Domain, indices: &[usize]) -> io::Result<()> {
         let mut open: Vec<Open> = indices.iter().map(|&index| Open { index, said: None }).collect();
         let hops = match self.hops(domain) {
             Ok(hops) => hops,
             Err(answer) => {
-                let is_certain = answer.verdict == Verdict::Never;
+                // What is certain without a server is as good as its word.
+                if answer.verdict == Verdict::Never {
+                    self.manner = Manner::Heard;
+                }
                 self.record_open(open, &answer);
-                return Ok(is_certain);
+                return Ok(());
             }
         };
         let addresses: Vec<(&str, SocketAddr)> = hops
             .iter()
             .flat_map(|hop| hop.addresses.iter().map(|address| (hop.name.as_str(), *address)))
             .collect();
-        // A host that was not asked may take what all others refuse.
-        let mut are_all_asked =
-            addresses.len() <= ADDRESSES_LIMIT && hops.iter().all(|hop| !hop.addresses.is_empty());
-        let mut do_all_refuse = are_all_asked;
-        let mut last = Answer::later((4, 1), "not all mail hosts could be looked up");
-        let mut was_heard = false;
+        let is_known = |hop: &Hop| !hop.addresses.is_empty();
+        let mut are_all_asked = addresses.len() <= ADDRESSES_LIMIT && hops.iter().all(is_known);
+        let mut refusals = Vec::new();
         let start = Instant::now();
-        for (number, (name, address)) in addresses.into_iter().enumerate().take(ADDRESSES_LIMIT) {
+        for (number, &(name, address)) in addresses.iter().enumerate().take(ADDRESSES_LIMIT) {
             // Two are tried in any case. More of them may not be silent for ever longer.
-            if number >= 2 && !was_heard && start.elapsed() > self.courier.patience {
+            let is_silent = self.manner == Manner::Silent;
+            if number >= 2 && is_silent && start.elapsed() > self.courier.patience {
                 are_all_asked = false;
                 break;
             }
             match self.connect(name, address) {
-                Ok(client) => {
-                    (open, was_heard) = self.converse(client, open, was_heard)?;
-                    do_all_refuse = false;
-                }
+                Ok(client) => open = self.converse(client, open)?,
                 Err(answer) => {
                     log::info!("{}: {address}: {answer}", self.claim.id());
-                    was_heard |= answer.by.is_some();
-                    are_all_asked &= answer.verdict == Verdict::Never;
-                    // One that may take it later outweighs all that never will.
-                    if answer.verdict == Verdict::Later || do_all_refuse {
-                        do_all_refuse &= answer.verdict == Verdict::Never;
-                        last = answer;
-                    }
+                    self.hear(&answer);
+                    refusals.push(answer);
                 }
             }
             if open.is_empty() {
-                return Ok(was_heard);
+                return Ok(());
             }
         }
-        if !are_all_asked {
-            for one in &mut open {
-                one.said.take_if(|said| said.verdict == Verdict::Never);
-            }
+        // What hosts lack is final if all of them lack something, and none may come back.
+        let is_never = |answer: &Answer| answer.verdict == Verdict::Never;
+        if !(are_all_asked && refusals.iter().all(is_never)) {
+            open.iter_mut().for_each(|one| drop(one.said.take_if(|said| is_never(said))));
         }
-        self.record_open(open, &last);
-        Ok(was_heard)
+        self.record_open(open, &sum_of(&refusals, are_all_asked));
+        Ok(())
     }
 
     /// The servers to try, in this order.
     fn hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
-        if let Some(smarthost) = (self.courier.smarthost)() {
-            let Smarthost { host, port, .. } = &*smarthost;
+        if let Some(Smarthost { host, port, .. }) = self.smarthost.as_deref() {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                 Answer::later((4, 3), format!("cannot find the smarthost {host}: {error}"))
             })?;
@@ -201,93 +211,74 @@ impl Delivery<'_, '_> {
     /// A connection on which a transaction can begin. Encrypted if it can be had;
     /// to a smarthost that knows us, encrypted and checked or not at all.
     fn connect(&self, name: &str, address: SocketAddr) -> Result<Client, Answer> {
-        let courier = self.courier;
-        let smarthost = (courier.smarthost)();
-        let smarthost = smarthost.as_deref();
-        let security = match smarthost.and_then(|one| Some((one, one.connector.as_ref()?))) {
-            Some((smarthost, connector)) => Security::Verified {
-                host: &smarthost.host,
-                connector,
-                from_first_octet: smarthost.is_tls_at_once,
-            },
-            None => Security::Opportunistic,
+        let smarthost = self.smarthost.as_deref();
+        let security = match smarthost {
+            Some(Smarthost { host, connector: Some(connector), is_tls_at_once, .. }) => {
+                Security::Verified { host, connector, from_first_octet: *is_tls_at_once }
+            }
+            _ => Security::Opportunistic,
         };
-        let credentials = match smarthost.and_then(|one| one.login.as_ref()) {
-            Some(login) => Some(login().map_err(|why| {
-                // The sender may read the answer in a report, and our file is none of its
-                // business.
-                log::error!("{}: {why}", self.claim.id());
-                Answer::later(NOT_CONFIGURED, format!("{name}: we have no login for it now"))
-            })?),
-            None => None,
-        };
-        let trace = courier.trace.then(|| Trace::new(self.claim.id()));
+        let login = smarthost.and_then(|one| one.login.as_ref());
+        let credentials = login.map(|login| login()).transpose().map_err(|why| {
+            // The sender may read the answer in a report, and our file is none of its
+            // business.
+            log::error!("{}: {why}", self.claim.id());
+            Answer::later(NOT_CONFIGURED, format!("{name}: we have no login for it now"))
+        })?;
+        let trace = self.courier.trace.then(|| Trace::new(self.claim.id()));
         let mut dial = Dial {
             trace: trace.as_ref(),
             name: &self.site.hostname,
-            patience: courier.patience,
+            patience: self.courier.patience,
             security,
             login: credentials.as_ref(),
         };
-        match Client::connect(name, address, &dial) {
-            Err(ConnectError::Handshake(why)) => {
-                log::warn!("{}: {name}: {why}; once more in clear", self.claim.id());
-                dial.security = Security::Clear;
-                Client::connect(name, address, &dial)
-            }
-            connected => connected,
+        let mut connected = Client::connect(name, address, &dial);
+        if let Err(ConnectError::Handshake(why)) = &connected {
+            log::warn!("{}: {name}: {why}; once more in clear", self.claim.id());
+            dial.security = Security::Clear;
+            connected = Client::connect(name, address, &dial);
         }
-        .map_err(|error| match error {
-            ConnectError::Answer(answer) | ConnectError::Handshake(answer) => answer,
-        })
+        connected.map_err(|(ConnectError::Answer(answer) | ConnectError::Handshake(answer))| answer)
     }
 
     /// Transactions on one connection, until nobody is left who could be asked on it.
-    /// Gives those who have no final answer, and whether the server said anything.
-    fn converse(
-        &mut self,
-        mut client: Client,
-        open: Vec<Open>,
-        mut was_heard: bool,
-    ) -> io::Result<(Vec<Open>, bool)> {
-        let mut later = Vec::new();
-        let mut left = open;
+    /// Gives those who have no final answer.
+    fn converse(&mut self, mut client: Client, open: Vec<Open>) -> io::Result<Vec<Open>> {
+        let (mut left, mut later) = (open, Vec::new());
         while !left.is_empty() && client.is_open() {
-            let answers = self.transaction(&mut client, &left);
+            let answers = self.send_to(&mut client, &left);
             let mut again = Vec::new();
             for (one, answer) in left.into_iter().zip(answers) {
-                match answer {
+                let Some(answer) = answer else {
                     // It did not fit into this transaction.
-                    None => again.push(one),
-                    Some(answer) => {
-                        was_heard |= answer.by.is_some();
-                        // What we found out about this host is no answer for all of them.
-                        if answer.verdict == Verdict::Later || answer.by.is_none() {
-                            // Nor does it outweigh one that may take it later.
-                            let is_later = answer.verdict == Verdict::Later;
-                            let before =
-                                one.said.filter(|said| !is_later && said.verdict == Verdict::Later);
-                            let said = before.or(Some(answer));
-                            later.push(Open { index: one.index, said });
-                        } else {
-                            self.record(one.index, answer, client.has_dsn());
-                        }
-                    }
+                    again.push(one);
+                    continue;
+                };
+                self.hear(&answer);
+                // What we found out about this host is no answer for all of them, and does
+                // not outweigh one that may take it later.
+                if answer.verdict == Verdict::Later || answer.by.is_none() {
+                    let is_less = answer.verdict == Verdict::Never;
+                    let before = one.said.filter(|said| is_less && said.verdict == Verdict::Later);
+                    later.push(Open { index: one.index, said: before.or(Some(answer)) });
+                } else {
+                    self.record(one.index, answer, client.has_dsn());
                 }
             }
             // On disk before QUIT, and before the next transaction: if we stop now,
             // nobody who has the letter gets it again.
-            self.save_if_delivered()?;
+            self.write_down()?;
             left = again;
         }
         let full = Answer::later((5, 3), "the next hop takes no more recipients now");
         later.extend(left.into_iter().map(|one| Open { said: Some(full.clone()), ..one }));
         client.quit();
-        Ok((later, was_heard))
+        Ok(later)
     }
 
     /// One transaction for everybody who is left.
-    fn transaction(&self, client: &mut Client, left: &[Open]) -> Vec<Option<Answer>> {
+    fn send_to(&self, client: &mut Client, left: &[Open]) -> Vec<Option<Answer>> {
         let entry = &self.claim.entry;
         let message = match self.claim.message() {
             Ok(message) => message,
@@ -307,15 +298,9 @@ impl Delivery<'_, '_> {
             Some(alias) => format!("Delivered-To: {}\n", ascii_address(&alias.to_string())),
             None => String::new(),
         };
-        let letter = &entry.letter;
-        let outgoing = Outgoing {
-            from: &letter.reverse_path,
-            dsn: &letter.dsn,
-            size: letter.size + (delivered_to.len() + delivered_to.lines().count()) as u64,
-            is_8bit: letter.is_8bit,
-            needs_smtputf8: letter.needs_smtputf8,
-        };
-        client.deliver(&outgoing, &recipients, &mut Cursor::new(delivered_to).chain(message))
+        let mut letter = entry.letter.clone();
+        letter.size += (delivered_to.len() + delivered_to.lines().count()) as u64;
+        client.carry(&letter, &recipients, &mut Cursor::new(delivered_to).chain(message))
     }
 
     /// Whoever is still open is put off, with what was said about it, or with what was
@@ -328,16 +313,32 @@ impl Delivery<'_, '_> {
 
     fn record(&mut self, index: usize, answer: Answer, is_passed_on: bool) {
         self.is_unsaved |= answer.verdict == Verdict::Delivered;
-        conclusion::record(self.claim, index, answer, is_passed_on);
+        note_answer(self.claim, index, answer, is_passed_on);
+    }
+
+    /// Takes note of an answer that came from a server.
+    fn hear(&mut self, answer: &Answer) {
+        if answer.by.is_some() {
+            self.manner = Manner::Heard;
+        }
     }
 
     /// Writes down who has the letter. An entry about which nothing is left to do leaves
     /// the queue.
-    fn save_if_delivered(&mut self) -> io::Result<()> {
-        if self.claim.entry.is_over() {
-            self.is_over = true;
+    fn write_down(&mut self) -> io::Result<()> {
+        self.is_over = self.claim.entry.is_over();
+        if self.is_over {
             return self.claim.end();
         }
         if std::mem::take(&mut self.is_unsaved) { self.claim.save() } else { Ok(()) }
     }
+}
+
+/// What is said to those whom no host would hear. One that may take the letter later
+/// outweighs all that never will, and so does one that was not asked.
+fn sum_of(refusals: &[Answer], are_all_asked: bool) -> Answer {
+    let put_off = refusals.iter().rfind(|answer| answer.verdict == Verdict::Later);
+    let refused = refusals.last().filter(|_| are_all_asked);
+    let not_asked = || Answer::later((4, 1), "not all mail hosts could be looked up");
+    put_off.or(refused).cloned().unwrap_or_else(not_asked)
 }

@@ -1,7 +1,7 @@
 //! When each letter is tried, where, and how many at once.
 //!
 //! In: entries with the time of their next attempt, what came of each attempt, and
-//! what time it is. Out: which entry is to be tried next. Nothing here waits, reads a
+//! what time it is. Out: which entry is to be tried next. Nothing here sleeps, reads a
 //! clock, or touches a file: the plan is a memory of what the envelopes say, and
 //! `worker.rs` does what it says.
 //!
@@ -11,6 +11,7 @@
 //! Book: docs/14-the-queue.md.
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,9 +48,16 @@ pub struct Plan {
     unknown: Line,
     heard: Line,
     silent: Line,
-    /// Every entry, so that none is there twice: where it waits and until when, or `None`
-    /// while it is under way.
-    known: HashMap<Arc<str>, Option<(Arc<str>, Timestamp)>>,
+    /// Every entry, by its id, so that none is there twice.
+    known: HashMap<Arc<str>, Known>,
+}
+
+/// What is known of an entry.
+#[derive(Debug, Clone)]
+enum Known {
+    /// It waits for its turn at this destination, and is due then.
+    Waiting(Arc<str>, Timestamp),
+    UnderWay,
 }
 
 /// Destinations in the order in which they are due.
@@ -71,10 +79,10 @@ struct Destination {
     lined_up: Option<(Manner, Timestamp)>,
 }
 
-/// What came of the last attempt at a destination.
+/// What came of an attempt at a destination, the last one there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Manner {
-    /// There was none yet.
+pub enum Manner {
+    /// There was none yet, or nobody was asked.
     #[default]
     Unknown,
     /// Something was said about a letter, good or bad.
@@ -100,27 +108,26 @@ impl Plan {
     /// Takes an entry in, or notes that one which waits is due at another time.
     pub fn add(&mut self, id: &str, destination: &str, due: Timestamp) {
         let id: Arc<str> = id.into();
-        match self.known.get(&id) {
-            Some(None) => return,
+        match self.known.get(&id).cloned() {
+            Some(Known::UnderWay) => return,
             // Somebody wants it now, whatever its envelope says.
-            Some(Some((_, before))) if *before == WANTED_NOW => return,
-            Some(Some((place, before))) => {
-                let (place, before) = (Arc::clone(place), *before);
-                if let Some(waits) = self.destinations.get_mut(&place) {
-                    waits.waiting.remove(&(before, Arc::clone(&id)));
+            Some(Known::Waiting(_, before)) if before == WANTED_NOW => return,
+            Some(Known::Waiting(name, before)) => {
+                if let Some(destination) = self.destinations.get_mut(&name) {
+                    destination.waiting.remove(&(before, Arc::clone(&id)));
                 }
-                self.line_up(&place);
+                self.line_up(&name);
             }
             None => {}
         }
-        self.wait(id, destination.into(), due);
+        self.put(id, destination.into(), due);
     }
 
     /// Nobody's server has to be waited for at this destination: it is at this server.
     pub fn is_here(&mut self, destination: &str) {
-        let destination: Arc<str> = destination.into();
-        self.destinations.entry(Arc::clone(&destination)).or_default().manner = Manner::Heard;
-        self.line_up(&destination);
+        let name: Arc<str> = destination.into();
+        self.destinations.entry(Arc::clone(&name)).or_default().manner = Manner::Heard;
+        self.line_up(&name);
     }
 
     /// Whether an entry waits or is under way.
@@ -131,35 +138,29 @@ impl Plan {
     /// Takes out the entry that has been due longest, of those whose destination may
     /// have one more delivery. `None` if there is none at this time.
     pub fn take(&mut self, now: Timestamp) -> Option<Due> {
-        let (due, destination) = self.first()?;
-        if due > now {
-            return None;
-        }
-        let place = self.destinations.get_mut(&destination)?;
-        let (due, id) = place.waiting.pop_first()?;
-        place.under_way += 1;
-        let manner = place.manner;
+        let (_, name) = self.first().filter(|(due, _)| *due <= now)?;
+        let destination = self.destinations.get_mut(&name)?;
+        let (due, id) = destination.waiting.pop_first()?;
+        destination.under_way += 1;
+        let manner = destination.manner;
         self.line(manner).under_way += 1;
-        self.known.insert(Arc::clone(&id), None);
-        self.line_up(&destination);
-        Some(Due { id, destination, is_wanted_now: due == WANTED_NOW, manner })
+        self.known.insert(Arc::clone(&id), Known::UnderWay);
+        self.line_up(&name);
+        Some(Due { id, destination: name, is_wanted_now: due == WANTED_NOW, manner })
     }
 
-    /// A delivery is over. `was_heard` is whether anything was said there about the
-    /// letter; `None` if nobody was asked. The entry waits until `next`, if it is not
+    /// A delivery is over, and this came of it. The entry waits until `next`, if it is not
     /// gone.
-    pub fn done(&mut self, due: &Due, was_heard: Option<bool>, next: Option<Timestamp>) {
+    pub fn done(&mut self, due: &Due, manner: Manner, next: Option<Timestamp>) {
         self.line(due.manner).under_way -= 1;
-        if let Some(place) = self.destinations.get_mut(&due.destination) {
-            place.under_way -= 1;
-            place.manner = match was_heard {
-                Some(true) => Manner::Heard,
-                Some(false) => Manner::Silent,
-                None => place.manner,
-            };
+        if let Some(destination) = self.destinations.get_mut(&due.destination) {
+            destination.under_way -= 1;
+            if manner != Manner::Unknown {
+                destination.manner = manner;
+            }
         }
         match next {
-            Some(next) => self.wait(Arc::clone(&due.id), Arc::clone(&due.destination), next),
+            Some(next) => self.put(Arc::clone(&due.id), Arc::clone(&due.destination), next),
             None => {
                 self.known.remove(&due.id);
                 self.line_up(&due.destination);
@@ -171,19 +172,15 @@ impl Plan {
     /// Makes everything that waits due now, and forgets who was silent.
     pub fn want_all(&mut self) {
         let names: Vec<Arc<str>> = self.destinations.keys().cloned().collect();
-        for destination in names {
-            if let Some(place) = self.destinations.get_mut(&destination) {
-                if place.manner == Manner::Silent {
-                    place.manner = Manner::Unknown;
-                }
-                let waiting = place.waiting.iter().map(|(_, id)| (WANTED_NOW, Arc::clone(id)));
-                place.waiting = waiting.collect();
-                for (_, id) in &place.waiting {
-                    let waits = (Arc::clone(&destination), WANTED_NOW);
-                    self.known.insert(Arc::clone(id), Some(waits));
-                }
+        for name in names {
+            let Some(destination) = self.destinations.get_mut(&name) else { continue };
+            if destination.manner == Manner::Silent {
+                destination.manner = Manner::Unknown;
             }
-            self.line_up(&destination);
+            for (_, id) in mem::take(&mut destination.waiting) {
+                self.put(id, Arc::clone(&name), WANTED_NOW);
+            }
+            self.line_up(&name);
         }
     }
 
@@ -206,56 +203,52 @@ impl Plan {
         }
     }
 
-    fn wait(&mut self, id: Arc<str>, destination: Arc<str>, due: Timestamp) {
-        self.known.insert(Arc::clone(&id), Some((Arc::clone(&destination), due)));
-        self.destinations.entry(Arc::clone(&destination)).or_default().waiting.insert((due, id));
-        self.line_up(&destination);
+    /// Lets an entry wait at a destination.
+    fn put(&mut self, id: Arc<str>, name: Arc<str>, due: Timestamp) {
+        self.known.insert(Arc::clone(&id), Known::Waiting(Arc::clone(&name), due));
+        self.destinations.entry(Arc::clone(&name)).or_default().waiting.insert((due, id));
+        self.line_up(&name);
     }
 
     /// The destination whose first entry has been due longest, and since when.
     fn first(&self) -> Option<(Timestamp, Arc<str>)> {
-        let has_place = self.under_way() < LIMIT;
-        let unheard = self.unknown.under_way + self.silent.under_way;
-        let has_place_for_unheard = has_place && unheard < ALL_UNHEARD_LIMIT;
-        let has_place_for_silent =
-            has_place_for_unheard && self.silent.under_way < ALL_SILENT_LIMIT;
-        let heard = self.heard.due.first().filter(|_| has_place);
-        let unknown = self.unknown.due.first().filter(|_| has_place_for_unheard);
-        let silent = self.silent.due.first().filter(|_| has_place_for_silent);
-        [heard, unknown, silent].into_iter().flatten().min_by_key(|(due, _)| *due).cloned()
+        let silent = self.silent.under_way;
+        let may_all = self.under_way() < LIMIT;
+        let may_unheard = may_all && self.unknown.under_way + silent < ALL_UNHEARD_LIMIT;
+        let may_silent = may_unheard && silent < ALL_SILENT_LIMIT;
+        let lines =
+            [(&self.heard, may_all), (&self.unknown, may_unheard), (&self.silent, may_silent)];
+        let open = lines.into_iter().filter(|(_, may)| *may);
+        open.filter_map(|(line, _)| line.due.first()).min_by_key(|(due, _)| *due).cloned()
     }
 
     /// Puts a destination where [`Plan::first`] looks for it, or nowhere if it has as many
     /// deliveries as it may have. To be called after every change of it.
-    fn line_up(&mut self, destination: &Arc<str>) {
-        let Some(place) = self.destinations.get_mut(destination) else { return };
-        let before = place.lined_up.take();
-        let limit = match place.manner {
+    fn line_up(&mut self, name: &Arc<str>) {
+        let Some(destination) = self.destinations.get_mut(name) else { return };
+        let manner = destination.manner;
+        let limit = match manner {
             Manner::Unknown => UNKNOWN_LIMIT,
             Manner::Heard => EACH_LIMIT,
             Manner::Silent => SILENT_LIMIT,
         };
-        if place.under_way < limit
-            && let Some((due, _)) = place.waiting.first()
-        {
-            place.lined_up = Some((place.manner, *due));
-        }
-        let now = place.lined_up;
+        let first = destination.waiting.first().filter(|_| destination.under_way < limit);
+        let now = first.map(|(due, _)| (manner, *due));
+        let before = mem::replace(&mut destination.lined_up, now);
         if let Some((manner, due)) = before {
-            self.line(manner).due.remove(&(due, Arc::clone(destination)));
+            self.line(manner).due.remove(&(due, Arc::clone(name)));
         }
         if let Some((manner, due)) = now {
-            self.line(manner).due.insert((due, Arc::clone(destination)));
+            self.line(manner).due.insert((due, Arc::clone(name)));
         }
     }
 
     /// Beyond a bound on memory nobody remembers how a destination was that has no letter.
-    fn perhaps_forget(&mut self, destination: &Arc<str>) {
-        let is_idle = |place: &Destination| place.waiting.is_empty() && place.under_way == 0;
-        if self.destinations.len() > MEMORY_LIMIT
-            && self.destinations.get(destination).is_some_and(is_idle)
-        {
-            self.destinations.remove(destination);
+    fn perhaps_forget(&mut self, name: &Arc<str>) {
+        let is_idle = |one: &Destination| one.waiting.is_empty() && one.under_way == 0;
+        let has_too_many = self.destinations.len() > MEMORY_LIMIT;
+        if has_too_many && self.destinations.get(name).is_some_and(is_idle) {
+            self.destinations.remove(name);
         }
     }
 }
@@ -270,7 +263,7 @@ pub fn pause(retry: Duration, attempts: u32) -> Duration {
 
 /// When an entry is due whose envelope says `next`. No pause is that long where it is
 /// further away than the longest one: then the clock was wrong, and it is due now.
-pub fn due(next: Timestamp, now: Timestamp, retry: Duration) -> Timestamp {
+pub fn due_at(next: Timestamp, now: Timestamp, retry: Duration) -> Timestamp {
     if next > after(now, LONGEST_RETRY.max(retry)) { now } else { next }
 }
 
@@ -317,7 +310,7 @@ mod tests {
         for destination in destinations {
             plan.add(&format!("{destination}?"), destination, at(-1));
             let due = plan.take(at(-1)).unwrap();
-            plan.done(&due, Some(false), None);
+            plan.done(&due, Manner::Silent, None);
         }
     }
 
@@ -337,7 +330,7 @@ mod tests {
         let due = plan.take(at(9)).unwrap();
         plan.add("1", "b", at(0));
         assert_eq!((plan.take(at(9)), plan.under_way(), due.destination.as_ref()), (None, 1, "c"));
-        plan.done(&due, Some(true), None);
+        plan.done(&due, Manner::Heard, None);
         assert!(!plan.knows("1"));
     }
 
@@ -346,10 +339,10 @@ mod tests {
         let mut plan = many(&["b"], 20);
         let first = take_all(&mut plan, at(0));
         assert_eq!(first.len(), UNKNOWN_LIMIT);
-        plan.done(&first[0], Some(true), None);
+        plan.done(&first[0], Manner::Heard, None);
         let taken = take_all(&mut plan, at(0));
         assert_eq!(taken.len(), EACH_LIMIT);
-        plan.done(&taken[0], Some(false), None);
+        plan.done(&taken[0], Manner::Silent, None);
         assert_eq!(take_all(&mut plan, at(0)).len(), 0);
     }
 
@@ -357,11 +350,11 @@ mod tests {
     fn there_is_a_bound_on_all_deliveries_together() {
         let mut plan = many(&["a", "b", "c", "d", "e"], 20);
         for due in take_all(&mut plan, at(0)) {
-            plan.done(&due, Some(true), None);
+            plan.done(&due, Manner::Heard, None);
         }
         let taken = take_all(&mut plan, at(0));
         assert_eq!((taken.len(), plan.time_to_next(at(0))), (LIMIT, None));
-        plan.done(&taken[0], Some(true), Some(at(2000)));
+        plan.done(&taken[0], Manner::Heard, Some(at(2000)));
         assert!(plan.take(at(0)).is_some());
     }
 
@@ -371,7 +364,7 @@ mod tests {
         let mut plan = many(&names.iter().map(String::as_str).collect::<Vec<_>>(), 2);
         plan.add("known", "alive", at(-1));
         let known = plan.take(at(-1)).unwrap();
-        plan.done(&known, Some(true), None);
+        plan.done(&known, Manner::Heard, None);
         assert_eq!(take_all(&mut plan, at(0)).len(), ALL_UNHEARD_LIMIT);
         plan.add("late", "alive", at(5));
         assert_eq!(plan.take(at(9)).unwrap().id.as_ref(), "late");
@@ -399,7 +392,7 @@ mod tests {
         (0..9).for_each(|n| plan.add(&n.to_string(), "dead", at(0)));
         let taken = take_all(&mut plan, at(0));
         assert_eq!(taken.len(), SILENT_LIMIT);
-        plan.done(&taken[0], Some(true), None);
+        plan.done(&taken[0], Manner::Heard, None);
         assert_eq!(take_all(&mut plan, at(0)).len(), EACH_LIMIT - 1);
         assert_eq!(plan.silent.under_way, 1);
     }
@@ -410,7 +403,7 @@ mod tests {
         silence(&mut plan, &["dead"]);
         plan.add("taken by another process", "dead", at(0));
         let due = plan.take(at(0)).unwrap();
-        plan.done(&due, None, None);
+        plan.done(&due, Manner::Unknown, None);
         assert_eq!(plan.destinations["dead"].manner, Manner::Silent);
     }
 
@@ -422,7 +415,7 @@ mod tests {
         plan.add("2", "c", at(99));
         let taken = take_all(&mut plan, at(-1000));
         assert!(taken.len() == 2 && taken.iter().all(|due| due.is_wanted_now));
-        plan.done(&taken[0], Some(true), Some(at(5)));
+        plan.done(&taken[0], Manner::Heard, Some(at(5)));
         assert_eq!(plan.take(at(4)), None);
         assert!(!plan.take(at(5)).unwrap().is_wanted_now);
     }
@@ -430,9 +423,9 @@ mod tests {
     #[test]
     fn when_everything_is_wanted_who_was_silent_is_forgotten_and_who_was_heard_is_not() {
         let mut plan = plan(&[("b", "1"), ("c", "2")]);
-        for was_heard in [true, false] {
+        for manner in [Manner::Heard, Manner::Silent] {
             let due = plan.take(at(99)).unwrap();
-            plan.done(&due, Some(was_heard), Some(at(99)));
+            plan.done(&due, manner, Some(at(99)));
         }
         plan.want_all();
         let manner = |name: &str| plan.destinations[name].manner;
@@ -479,8 +472,9 @@ mod tests {
                     1 => taken.extend(plan.take(now)),
                     2 if !taken.is_empty() => {
                         let due = taken.swap_remove(usize::from(which) % taken.len());
-                        let was_heard = [Some(true), Some(false), None][usize::from(time) % 3];
-                        plan.done(&due, was_heard, (time % 2 == 0).then_some(now));
+                        let manners = [Manner::Heard, Manner::Silent, Manner::Unknown];
+                        let manner = manners[usize::from(time) % 3];
+                        plan.done(&due, manner, (time % 2 == 0).then_some(now));
                     }
                     _ => plan.want_all(),
                 }
@@ -500,9 +494,9 @@ mod tests {
     fn a_time_that_no_pause_explains_counts_as_now() {
         let (now, retry) = (at(1000), Duration::from_secs(300));
         let four_hours = after(now, LONGEST_RETRY);
-        assert_eq!(due(four_hours, now, retry), four_hours);
-        assert_eq!(due(after(four_hours, Duration::from_secs(1)), now, retry), now);
-        assert_eq!(due(at(5), now, retry), at(5));
+        assert_eq!(due_at(four_hours, now, retry), four_hours);
+        assert_eq!(due_at(after(four_hours, Duration::from_secs(1)), now, retry), now);
+        assert_eq!(due_at(at(5), now, retry), at(5));
     }
 
     #[test]

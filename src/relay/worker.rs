@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use crate::relay::conclusion::Conclusion;
 use crate::relay::courier::Courier;
 use crate::relay::delivery;
-use crate::relay::plan::{Due, Plan, after, due, pause};
+use crate::relay::plan::{Due, Manner, Plan, after, due_at, pause};
 use crate::store::envelope::{Entry, NextHop};
 use crate::store::queue::{Claimed, Queue};
 
@@ -102,12 +102,27 @@ impl Schedule {
         self.changed.notify_all();
     }
 
+    /// The turn of an entry is over; `next` is when it is tried again, if it is not gone.
+    fn done(&self, due: &Due, manner: Manner, next: Option<Timestamp>) {
+        self.state().plan.done(due, manner, next);
+        self.changed.notify_all();
+    }
+
     /// Waits until no attempt is under way or `limit` has passed, and says how many
     /// are left.
     pub fn drain(&self, limit: Duration) -> usize {
         let is_busy = |state: &mut State| state.plan.under_way() > 0;
         let waited = self.changed.wait_timeout_while(self.state(), limit, is_busy);
         waited.unwrap_or_else(PoisonError::into_inner).0.plan.under_way()
+    }
+
+    /// One more attempt could not be written down, so the envelope does not know it. Gives
+    /// how many they are in a row.
+    fn count_unwritten(&self, id: &Arc<str>) -> u32 {
+        let mut state = self.state();
+        let failures = state.unwritten.entry(Arc::clone(id)).or_default();
+        *failures = failures.saturating_add(1);
+        *failures
     }
 
     /// What an entry is counted under.
@@ -128,8 +143,7 @@ impl Schedule {
     fn learn(&self, queue: &Queue, id: &str) {
         match queue.read(id) {
             Ok(Some(Ok(entry))) => {
-                let due = due(entry.next, Timestamp::now(), self.retry);
-                self.note(id, &entry, due);
+                self.note(id, &entry, due_at(entry.next, Timestamp::now(), self.retry));
             }
             Ok(None) => {}
             // A claim sets it aside, and says why.
@@ -197,7 +211,7 @@ fn hand_out(schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
         let now = Timestamp::now();
         if let Some(due) = state.plan.take(now) {
             drop(state);
-            start(due, schedule, courier);
+            start(&due, schedule, courier);
             state = schedule.state();
             continue;
         }
@@ -208,74 +222,69 @@ fn hand_out(schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
     }
 }
 
-/// One attempt in a thread of its own.
-fn start(due: Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
-    // What counts if there is no thread.
-    let next = Some(after(Timestamp::now(), PAUSE));
-    let id = Arc::clone(&due.id);
-    let mut turn = Turn { schedule: Arc::clone(schedule), due, was_heard: None, next };
-    let courier = Arc::clone(courier);
+/// Begins an attempt in a thread of its own.
+fn start(due: &Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
+    let (ours, turn) = ((Arc::clone(schedule), Arc::clone(courier)), due.clone());
     let work = move || {
-        // What counts if a bug ends the attempt, or if something could not be written
-        // down, so that the envelope does not know it.
-        turn.next = Some(after(Timestamp::now(), courier.retry));
-        match attempt(&mut turn, &courier) {
+        let (schedule, courier) = ours;
+        let next = Some(after(Timestamp::now(), courier.retry));
+        let mut turn = Turn { schedule, due: turn, manner: Manner::Unknown, next };
+        match turn.take(&courier) {
             Ok(()) => drop(turn.schedule.state().unwritten.remove(&turn.due.id)),
             Err(error) => {
                 log::error!("{}: what came of it cannot be written down: {error}", turn.due.id);
-                let mut state = turn.schedule.state();
-                let failures = state.unwritten.entry(Arc::clone(&turn.due.id)).or_default();
-                *failures = failures.saturating_add(1);
-                let wait = pause(courier.retry, *failures);
-                drop(state);
-                turn.next = Some(after(Timestamp::now(), wait));
+                let failures = turn.schedule.count_unwritten(&turn.due.id);
+                turn.next = Some(after(Timestamp::now(), pause(courier.retry, failures)));
             }
         }
     };
     let thread = thread::Builder::new().name("relay".to_owned()).stack_size(STACK).spawn(work);
     if let Err(error) = thread {
-        log::warn!("{id}: no thread for it now: {error}");
+        log::warn!("{}: no thread for it now: {error}", due.id);
+        schedule.done(due, Manner::Unknown, Some(after(Timestamp::now(), PAUSE)));
         thread::sleep(PAUSE);
     }
 }
 
-/// Claims an entry and tries it, and notes in `turn` what came of it.
-fn attempt(turn: &mut Turn, courier: &Courier) -> io::Result<()> {
-    match courier.spool.queue().claim(&turn.due.id)? {
-        Claimed::Gone => turn.next = None,
-        // Another process has it: we look again later.
-        Claimed::Taken => turn.next = Some(after(Timestamp::now(), PAUSE)),
-        Claimed::Ours(mut claim) => {
-            let now = Timestamp::now();
-            let next = due(claim.entry.next, now, courier.retry);
-            if next > now && !turn.due.is_wanted_now {
-                // Another process has tried it meanwhile.
-                turn.next = Some(next);
-                return Ok(());
-            }
-            let (was_heard, conclusion) = delivery::attempt(courier, &mut claim)?;
-            let Conclusion { next, reports } = conclusion;
-            (turn.was_heard, turn.next) = (was_heard, next);
-            turn.schedule.arrived(&reports);
-        }
-    }
-    Ok(())
-}
-
-/// A place among those under way, given back when it is dropped: also by a panic, and
-/// where there was no thread.
+/// A place among those under way, given back when it is dropped, also by a panic.
 struct Turn {
     schedule: Arc<Schedule>,
     due: Due,
-    /// What [`Plan::done`] is told.
-    was_heard: Option<bool>,
+    /// What came of it.
+    manner: Manner,
+    /// When the entry is tried again, if it is not gone. What counts at first is for a bug
+    /// that ends the attempt.
     next: Option<Timestamp>,
+}
+
+impl Turn {
+    /// Claims the entry and tries it, and notes what came of it.
+    fn take(&mut self, courier: &Courier) -> io::Result<()> {
+        match courier.spool.queue().claim(&self.due.id)? {
+            Claimed::Gone => self.next = None,
+            // Another process has it: we look again later.
+            Claimed::Taken => self.next = Some(after(Timestamp::now(), PAUSE)),
+            Claimed::Ours(mut claim) => {
+                let now = Timestamp::now();
+                let next = due_at(claim.entry.next, now, courier.retry);
+                if next > now && !self.due.is_wanted_now {
+                    // Another process has tried it meanwhile.
+                    self.next = Some(next);
+                    return Ok(());
+                }
+                let (manner, Conclusion { next, reports }) =
+                    delivery::attempt(courier, &mut claim)?;
+                (self.manner, self.next) = (manner, next);
+                self.schedule.arrived(&reports);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.schedule.state().plan.done(&self.due, self.was_heard, self.next);
-        self.schedule.changed.notify_all();
+        self.schedule.done(&self.due, self.manner, self.next);
     }
 }
 
@@ -328,7 +337,8 @@ mod tests {
         /// Takes the entry out of the plan at this time.
         fn take(&self, now: Timestamp) -> Option<Turn> {
             let due = self.schedule.state().plan.take(now)?;
-            Some(Turn { schedule: Arc::clone(&self.schedule), due, was_heard: None, next: None })
+            let schedule = Arc::clone(&self.schedule);
+            Some(Turn { schedule, due, manner: Manner::Unknown, next: None })
         }
 
         fn letters(&self) -> usize {
@@ -347,7 +357,7 @@ mod tests {
         let world = World::new();
         world.schedule.scan(world.queue(), SystemTime::now());
         let mut turn = world.take(Timestamp::now()).unwrap();
-        attempt(&mut turn, &world.courier).unwrap();
+        turn.take(&world.courier).unwrap();
         assert_eq!((turn.next, world.letters()), (None, 1));
         drop(turn);
         assert!(!world.schedule.state().plan.knows(&world.id));
@@ -391,7 +401,7 @@ mod tests {
         let other = Queue::new(world.root.path());
         let held = other.claim(&world.id).unwrap();
         let mut turn = world.take(Timestamp::now()).unwrap();
-        attempt(&mut turn, &world.courier).unwrap();
+        turn.take(&world.courier).unwrap();
         assert!(turn.next.is_some_and(|next| next <= after(Timestamp::now(), PAUSE)));
         assert_eq!(world.letters(), 0);
         drop((turn, held));
@@ -409,7 +419,7 @@ mod tests {
             let next = in_minutes(60);
             world.change(|entry| (entry.next, entry.attempts) = (next, 5));
             let mut turn = world.take(Timestamp::now()).unwrap();
-            attempt(&mut turn, &world.courier).unwrap();
+            turn.take(&world.courier).unwrap();
             let wanted = if is_wanted { (None, 1) } else { (Some(next), 0) };
             assert_eq!((turn.next, world.letters()), wanted);
         }
@@ -423,7 +433,7 @@ mod tests {
         fs::create_dir(world.root.path().join(format!("tmp/{}.envelope", world.id))).unwrap();
         let due = world.schedule.state().plan.take(Timestamp::now()).unwrap();
         let World { root: _root, courier, schedule, .. } = world;
-        start(due, &schedule, &Arc::new(courier));
+        start(&due, &schedule, &Arc::new(courier));
         assert_eq!(schedule.drain(Duration::from_secs(20)), 0);
         let left = schedule.state().plan.time_to_next(Timestamp::now()).unwrap();
         assert!(left > RETRY / 2 && left <= RETRY, "{left:?}");
@@ -439,7 +449,7 @@ mod tests {
         let courier = Arc::new(courier);
         let attempt = || {
             let due = schedule.state().plan.take(in_minutes(1000)).unwrap();
-            start(due, &schedule, &courier);
+            start(&due, &schedule, &courier);
             assert_eq!(schedule.drain(Duration::from_secs(20)), 0);
         };
         for wait in [RETRY, 2 * RETRY, 4 * RETRY] {

@@ -115,7 +115,7 @@ impl Clients {
     }
 
     /// Sees all clients out: those that are not sending a message find the end
-    /// of their input at once, the others after it. Waits until all are gone or
+    /// of their input at once, the others after their message. Waits until all are gone or
     /// `limit` has passed, and says how many are left.
     pub fn drain(&self, limit: Duration) -> usize {
         let start = Instant::now();

@@ -92,7 +92,7 @@ impl<'a> Talk<'a> {
             if !matches!(step.next, Next::Chunk(_)) && !session.is_between_chunks() {
                 incoming = None;
             }
-            self.log(step.note.as_ref(), session.user());
+            self.take_note(step.note.as_ref(), session.user());
             let answer = match (say(&mut wire, &step), step.next) {
                 (Err(lost), _) => Err(self.cut(lost)),
                 (Ok(()), Next::Command) => self.answer(&mut wire, &mut session),
@@ -117,7 +117,7 @@ impl<'a> Talk<'a> {
                 Ok(step) => step,
                 Err(cut) => {
                     drop(incoming);
-                    return Err(self.part(wire, &session, cut));
+                    return Err(self.break_off(wire, &session, cut));
                 }
             };
         }
@@ -216,8 +216,9 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Logs what the log should know, and counts what is counted over several sessions.
-    fn log(&self, note: Option<&Note>, user: Option<&str>) {
+    /// Logs what the log should know, and counts what is counted over several sessions:
+    /// whether a client may log in, and send on, rests on this.
+    fn take_note(&self, note: Option<&Note>, user: Option<&str>) {
         let Some(note) = note else { return };
         let (now, user) = (Instant::now(), user.unwrap_or_default());
         match note {
@@ -249,7 +250,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Ends a session that was cut short: says why, if anybody may still hear it.
-    fn part(&self, mut wire: Wire, session: &Session, cut: Cut) -> Cut {
+    fn break_off(&self, mut wire: Wire, session: &Session, cut: Cut) -> Cut {
         let hostname = &session.site().hostname;
         // These replies are the last: if they cannot be sent, nothing else can.
         let _ = match &cut {

@@ -69,7 +69,6 @@ const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// A server whose ports are open. Clients can connect from here on; they are
 /// served once [`Server::run`] is called.
-#[derive(Debug)]
 pub struct Server {
     listeners: Vec<Listener>,
     courier: Courier,

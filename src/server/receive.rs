@@ -246,7 +246,8 @@ fn is_loop(draft: &Draft, envelope: &mut Envelope) -> bool {
     facts.received > RECEIVED_LIMIT || envelope.recipients.is_empty()
 }
 
-/// From here on the message survives a power cut, or the client is asked to send it again.
+/// When this returns, the message survives a power cut, or the client is asked to send it
+/// again.
 fn store(
     mut draft: Draft,
     name: &MessageName,

@@ -157,11 +157,24 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// Whether a file is so old that nobody is still writing it. One that cannot be looked
-/// at is not: another server on this spool may have removed it by now.
-pub fn is_leftover(path: &Path, now: SystemTime) -> bool {
+/// What was found, or `None` where there is no such file.
+pub fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Removes a file that is so old that nobody is still writing it. One that cannot be
+/// looked at stays: another server on this spool may have removed it by now.
+pub fn remove_leftover(path: &Path, now: SystemTime, what: &str) {
     let changed = fs::metadata(path).and_then(|data| data.modified());
-    changed.is_ok_and(|time| now.duration_since(time).unwrap_or_default() > LEFTOVER_AGE)
+    if changed.is_ok_and(|time| now.duration_since(time).unwrap_or_default() > LEFTOVER_AGE) {
+        log::info!("removing {what}: {}", path.display());
+        if let Err(error) = remove_file(path) {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
 }
 
 /// Waits until what was written to a file is on disk. After an error the file must not

@@ -11,20 +11,21 @@
 //! Book: docs/07-maildir.md.
 
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::smtp::address::ReversePath;
 use crate::smtp::dsn::MailDsn;
-use crate::store::disk::{create_file, remove_file, sync_file};
+use crate::store::disk::{create_file, if_there, remove_file, sync_file};
 use crate::store::envelope::Letter;
 use crate::store::header::{Facts, Header, Submission};
 
 /// Room for a short letter in one write. What one read brought of a long one is larger than
 /// this, and goes to the file as it is.
 const BUFFER: usize = 8 * 1024;
+
 /// A message that is not complete yet, or complete and not delivered yet.
 #[derive(Debug)]
 pub struct Draft {
@@ -105,11 +106,8 @@ impl Draft {
 /// The temporary name goes, unless the last of its other names took its place.
 impl Drop for Draft {
     fn drop(&mut self) {
-        match remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                log::warn!("{} stays behind: {error}", self.path.display());
-            }
-            _ => {}
+        if let Err(error) = if_there(remove_file(&self.path)) {
+            log::warn!("{} stays behind: {error}", self.path.display());
         }
     }
 }

@@ -72,8 +72,8 @@ pub struct Letter {
     /// How many octets of the file are our own `Return-Path` line, which nobody
     /// else may get (RFC 5321 section 4.4).
     pub skip: u64,
-    /// Its size as sent, without them: line ends are two octets, no dots are
-    /// stuffed (RFC 1870 section 5).
+    /// Its size as sent, without those octets: line ends are two, no dots are stuffed
+    /// (RFC 1870 section 5).
     pub size: u64,
     /// Whether it has octets outside ASCII (RFC 6152).
     pub is_8bit: bool,
@@ -98,7 +98,7 @@ pub struct QueuedRecipient {
 
 /// What became of a recipient. Each but the first is on disk before anything that
 /// follows from it is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecipientState {
     /// Nothing final yet.
     Waiting,
@@ -194,8 +194,11 @@ impl Entry {
         // Every line has its end, or the file was cut short.
         let text = str::from_utf8(text).ok().filter(|text| text.ends_with('\n'));
         let whole = BadEnvelope { line: 0, expected: "whole lines of UTF-8" };
-        let mut fields = Fields { lines: text.ok_or(whole)?.lines(), number: 0 };
-        fields.value(FORM, |form| (form == "2").then_some(()))?;
+        let mut lines = text.ok_or(whole)?.lines();
+        if lines.next() != Some(FORM) {
+            return Err(BadEnvelope { line: 1, expected: FORM });
+        }
+        let mut fields = Fields { lines, number: 1 };
         let next_hop = fields.value("FOR mailbox, domain, smarthost or nowhere", next_hop)?;
         let alias = fields.value("ALIAS <address> or none", |text| {
             if text == "none" { Some(None) } else { mailbox(text).map(Some) }

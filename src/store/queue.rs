@@ -24,7 +24,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -32,8 +32,8 @@ use std::time::SystemTime;
 use rustix::fs::Access;
 
 use crate::store::disk::{
-    Way, is_leftover, make_folder, overwrite_file, put, remove_file, remove_folder, rename,
-    sync_file, sync_folder,
+    Way, if_there, make_folder, overwrite_file, put, remove_file, remove_folder, remove_leftover,
+    rename, sync_file, sync_folder,
 };
 use crate::store::envelope::{BadEnvelope, Entry};
 
@@ -136,11 +136,8 @@ impl Queue {
 
     /// Reads an entry without claiming it, to look at it. `None` if it is gone.
     pub fn read(&self, id: &str) -> io::Result<Option<Result<Entry, BadEnvelope>>> {
-        match fs::read(self.path(id, "envelope")) {
-            Ok(text) => Ok(Some(Entry::parse(&text))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let text = if_there(fs::read(self.path(id, "envelope")))?;
+        Ok(text.map(|text| Entry::parse(&text)))
     }
 
     /// Claims an entry. If it cannot be used it is set aside as `.bad`, and the log
@@ -148,11 +145,8 @@ impl Queue {
     pub fn claim(&self, id: &str) -> io::Result<Claimed<'_>> {
         let path = self.path(id, "envelope");
         // For writing, because over NFS only such a file can be locked for one alone.
-        let mut envelope = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(envelope) => envelope,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Claimed::Gone),
-            Err(error) => return Err(error),
-        };
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let Some(mut envelope) = if_there(opened)? else { return Ok(Claimed::Gone) };
         match envelope.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Claimed::Taken),
@@ -160,22 +154,16 @@ impl Queue {
         }
         // Whoever had the lock before us may have given the name to another file, or
         // taken it away. A new file is somebody's again: we come back for it.
-        match fs::metadata(&path) {
-            Ok(now) if is_same_file(&now, &envelope.metadata()?) => {}
-            Ok(_) => return Ok(Claimed::Taken),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Claimed::Gone),
-            Err(error) => return Err(error),
+        let Some(now) = if_there(fs::metadata(&path))? else { return Ok(Claimed::Gone) };
+        if !is_same_file(&now, &envelope.metadata()?) {
+            return Ok(Claimed::Taken);
         }
         let mut text = Vec::new();
         envelope.read_to_end(&mut text)?;
         let why = match Entry::parse(&text) {
             Ok(entry) if self.path(id, "message").try_exists()? => {
-                return Ok(Claimed::Ours(Claim {
-                    queue: self,
-                    id: id.to_owned(),
-                    envelope,
-                    entry,
-                }));
+                let id = id.to_owned();
+                return Ok(Claimed::Ours(Claim { queue: self, id, envelope, entry }));
             }
             Ok(_) => "its message is missing".to_owned(),
             Err(why) => why.to_string(),
@@ -189,24 +177,19 @@ impl Queue {
     /// Removes what a crash left behind and nobody waits for: messages without an
     /// envelope, and what was never renamed into the queue.
     pub fn sweep(&self, now: SystemTime) -> io::Result<()> {
-        for folder in [&self.folder, &self.tmp] {
-            for file in fs::read_dir(folder)? {
-                let path = file?.path();
-                let is = |what: &str| path.extension().is_some_and(|end| end == what);
-                let is_ours = (is("message") || folder == &self.tmp && is("envelope"))
-                    && path.file_stem().and_then(OsStr::to_str).is_some_and(is_entry_id);
-                if !is_ours || !is_leftover(&path, now) {
-                    continue;
-                }
-                let is_named = |what: &str| path.with_extension(what).exists();
-                // One whose envelope was set aside waits, too: for a person.
-                if folder == &self.folder && ["envelope", "bad", "dead"].into_iter().any(is_named) {
-                    continue;
-                }
-                log::info!("removing {}, which belongs to nothing", path.display());
-                if let Err(error) = remove_file(&path) {
-                    log::warn!("cannot remove {}: {error}", path.display());
-                }
+        for file in fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            let is_named = |what: &&str| path.with_extension(what).exists();
+            // One whose envelope was set aside waits, too: for a person.
+            let is_wanted = ["envelope", "bad", "dead"].iter().any(is_named);
+            if is_of_entry(&path, &["message"]) && !is_wanted {
+                remove_leftover(&path, now, "what belongs to nothing");
+            }
+        }
+        for file in fs::read_dir(&self.tmp)? {
+            let path = file?.path();
+            if is_of_entry(&path, &["message", "envelope"]) {
+                remove_leftover(&path, now, "what belongs to nothing");
             }
         }
         Ok(())
@@ -282,11 +265,8 @@ impl Claim<'_> {
     pub fn end(&self) -> io::Result<()> {
         remove_file(&self.queue.path(&self.id, "envelope"))?;
         self.queue.sync()?;
-        match remove_file(&self.queue.new_envelope(&self.id)) {
-            // Only a trial leaves one behind.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed?,
-        }
+        // Only a trial leaves one behind.
+        if_there(remove_file(&self.queue.new_envelope(&self.id)))?;
         remove_file(&self.message_path())
     }
 
@@ -304,9 +284,13 @@ fn is_same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Whether a text is the id of an entry: that of a message, `-`, and a number.
-fn is_entry_id(text: &str) -> bool {
-    text.split_once('-').is_some_and(|(id, number)| is_id(id) && is_number(number))
+/// Whether a file is one of these of an entry, whose id is that of a message, `-`, and a
+/// number.
+fn is_of_entry(path: &Path, kinds: &[&str]) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    let parts = name.and_then(|name| name.split_once('.')).filter(|(_, kind)| kinds.contains(kind));
+    let numbers = parts.and_then(|(id, _)| id.split_once('-'));
+    numbers.is_some_and(|(id, number)| is_id(id) && is_number(number))
 }
 
 /// Whether a text is the id of a message, as `Spool::new_name` makes them.

@@ -20,7 +20,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ use jiff::Timestamp;
 use crate::smtp::site::LocalMailbox;
 use crate::smtp::text::printable;
 use crate::store::disk::{
-    Way, is_full, is_leftover, make_folder, remove_file, remove_folder, sync_folder,
+    Way, if_there, is_full, make_folder, remove_folder, remove_leftover, sync_folder,
 };
 use crate::store::draft::Draft;
 use crate::store::envelope::{Entry, NextHop, news_of};
@@ -129,17 +129,13 @@ impl Spool {
     pub fn room(&self) -> u64 {
         // Nothing panics while it holds this lock.
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        match *room {
-            Some((asked, octets)) if asked.elapsed() < ROOM_TIME => octets,
-            _ => {
-                let octets = match rustix::fs::statvfs(&self.tmp) {
-                    Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
-                    Err(_) => u64::MAX,
-                };
-                *room = Some((Instant::now(), octets));
-                octets
-            }
+        if let Some((_, octets)) = room.filter(|(asked, _)| asked.elapsed() < ROOM_TIME) {
+            return octets;
         }
+        let disk = rustix::fs::statvfs(&self.tmp);
+        let octets = disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        *room = Some((Instant::now(), octets));
+        octets
     }
 
     /// Begins a message with our trace fields. What a user submits is put right.
@@ -171,7 +167,7 @@ impl Spool {
     ) -> io::Result<Vec<(String, Entry)>> {
         let mut stored = Vec::new();
         let placed = self
-            .store(&draft, name, entries, origin, &mut stored)
+            .put_into_mailboxes(&draft, name, entries, origin, &mut stored)
             .and_then(|rest| self.enqueue(&draft, name, rest));
         let queued = placed.inspect_err(|_| {
             for entry in &stored {
@@ -188,8 +184,9 @@ impl Spool {
     }
 
     /// Gives the mailboxes among the destinations the message, and hands back what has
-    /// to go into the queue.
-    fn store(
+    /// to go into the queue: what is for elsewhere, what was not `stored`, and the news of
+    /// what was, because relay/ writes the reports.
+    fn put_into_mailboxes(
         &self,
         draft: &Draft,
         name: &MessageName,
@@ -197,17 +194,15 @@ impl Spool {
         origin: Origin,
         stored: &mut Vec<Entry>,
     ) -> io::Result<Vec<Entry>> {
-        let (mut rest, mut broken) = (Vec::new(), Vec::new());
         let is_reported = entries.iter().any(Entry::wants_success);
-        let mut left = entries.len();
-        for entry in entries {
-            left -= 1;
-            let NextHop::Mailbox(mailbox) = &entry.next_hop else {
-                rest.push(entry);
-                continue;
-            };
+        let is_here = |entry: &Entry| matches!(entry.next_hop, NextHop::Mailbox(_));
+        let (here, mut rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_here);
+        let are_all_here = rest.is_empty();
+        let (last, mut fault) = (here.len(), None);
+        for (entry, number) in here.into_iter().zip(1..) {
+            let NextHop::Mailbox(mailbox) = &entry.next_hop else { continue };
             // The last name takes the place of the temporary one.
-            let is_last = left == 0 && rest.is_empty() && !is_reported;
+            let is_last = number == last && rest.is_empty() && !is_reported;
             let by = if is_last { Way::Move } else { Way::Link };
             match self.put_into(mailbox, draft.path(), by, &name.file) {
                 Ok(()) => stored.push(entry),
@@ -215,19 +210,18 @@ impl Spool {
                 Err(error) => {
                     let path = self.mail.join(folder(mailbox));
                     log::error!("{}: {}: {}: {error}", name.id, entry.next_hop, path.display());
-                    broken.push(error);
+                    fault = Some(error);
                     rest.push(entry);
                 }
             }
         }
-        let is_nobody_served = stored.is_empty() && broken.len() == rest.len();
-        match broken.pop() {
-            Some(error) if origin == Origin::Client && is_nobody_served => Err(error),
-            _ => {
-                rest.extend(news_of(stored));
-                Ok(rest)
-            }
+        // Where not one mailbox could take it, and nobody else is to get it.
+        let is_lost = are_all_here && stored.is_empty() && origin == Origin::Client;
+        if let Some(error) = fault.filter(|_| is_lost) {
+            return Err(error);
         }
+        rest.extend(news_of(stored));
+        Ok(rest)
     }
 
     /// Puts entries into the queue, for good. What needs room on the disk comes first, so
@@ -267,11 +261,10 @@ impl Spool {
     /// Delivers into a mailbox, which is made if it is missing, or a part of it.
     fn put_into(&self, mailbox: &LocalMailbox, from: &Path, by: Way, file: &str) -> io::Result<()> {
         let known = self.known().get(mailbox).cloned();
-        if let Some(maildir) = known.filter(|maildir| maildir.is_whole()) {
-            match maildir.deliver(from, by, file) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                done => return done,
-            }
+        if let Some(maildir) = known.filter(|maildir| maildir.is_whole())
+            && if_there(maildir.deliver(from, by, file))?.is_some()
+        {
+            return Ok(());
         }
         let maildir = self.maildir(mailbox);
         self.in_folders(|| maildir.make())?;
@@ -291,12 +284,9 @@ impl Spool {
     /// Does something in our folders. If somebody emptied the spool while we run, that
     /// must not stop the mail: they are made again.
     fn in_folders<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        match act() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make_folders()?;
-                act()
-            }
-            done => done,
+        match if_there(act())? {
+            Some(done) => Ok(done),
+            None => self.make_folders().and_then(|()| act()),
         }
     }
 
@@ -324,15 +314,8 @@ impl Spool {
     fn sweep(&self, now: SystemTime) -> io::Result<()> {
         for entry in fs::read_dir(&self.tmp)? {
             let entry = entry?;
-            if !is_draft_name(&entry.file_name().to_string_lossy()) {
-                continue;
-            }
-            if is_leftover(&entry.path(), now) {
-                let path = entry.path();
-                log::info!("removing a message that was never complete: {}", path.display());
-                if let Err(error) = remove_file(&path) {
-                    log::warn!("cannot remove {}: {error}", path.display());
-                }
+            if is_draft_name(&entry.file_name().to_string_lossy()) {
+                remove_leftover(&entry.path(), now, "a message that was never complete");
             }
         }
         Ok(())

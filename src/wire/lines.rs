@@ -48,7 +48,7 @@ pub struct Wire {
     /// The line that was read last; kept, so that its memory is used again.
     line: Vec<u8>,
     /// A line held a bare CR or LF, so nobody knows where the next one begins.
-    has_lost_count: bool,
+    has_bare_newline: bool,
     /// Replies not sent yet.
     owed: Vec<u8>,
     /// Octets of the message since its deadline was renewed.
@@ -88,7 +88,7 @@ impl Wire {
             patience,
             input: Buffer::new(COMMAND_BUFFER),
             line: Vec::new(),
-            has_lost_count: false,
+            has_bare_newline: false,
             owed: Vec::new(),
             stretch: 0,
             trace,
@@ -96,22 +96,22 @@ impl Wire {
     }
 
     /// Reads one line of at most `limit` octets, CR LF included: [`Wire::line`] is what it
-    /// says. A line that is too long is skipped to its end in constant
-    /// memory. A last line without an end is not run: the client may have meant to
-    /// say more. After a bare CR or LF there are no more lines.
+    /// says. A line that is too long is skipped to its end in constant memory. A last line
+    /// without an end is not run: the client may have meant to say more. After a bare CR or
+    /// LF there are no more lines.
     pub fn read_line(&mut self, limit: usize) -> Result<(), LineError> {
         self.line.clear();
         self.line.shrink_to(COMMAND_BUFFER);
         self.stream.set_deadline(self.patience);
-        while !self.has_lost_count {
+        while !self.has_bare_newline {
             if self.line.is_empty() && self.input.waiting().first() == Some(&TLS_HANDSHAKE) {
                 return Err(LineError::Bad(BadLine::Tls));
             }
             let is_whole = self.input.take_line(&mut self.line);
             // CR LF and nothing else ends a line (RFC 5321 section 2.3.8).
-            self.has_lost_count =
+            self.has_bare_newline =
                 has_bare_cr(&self.line) || (is_whole && !self.line.ends_with(b"\r\n"));
-            if is_whole || self.has_lost_count {
+            if is_whole || self.has_bare_newline {
                 break;
             }
             // Of a line that is too long the beginning is kept, and the newest octet,
@@ -126,7 +126,7 @@ impl Wire {
             self.input.resize(COMMAND_BUFFER);
             self.wait()?;
         }
-        if self.has_lost_count {
+        if self.has_bare_newline {
             return Err(LineError::Bad(BadLine::BareNewline));
         }
         if self.line.len() > limit {
@@ -258,7 +258,7 @@ impl Wire {
     /// The message had `octets`, and is going to be stored; commands follow. What the
     /// client has sent after it stays.
     pub fn end_message(&mut self, octets: u64) -> Result<(), Lost> {
-        self.show(&format!("(a message of {octets} octets)"));
+        self.show(&format!("({octets} octets of the message)"));
         // A client that did not wait for our 354 has not got it yet, and a disk may
         // take long.
         self.flush()

@@ -1,7 +1,7 @@
 //! An SMTP client: one connection to the next hop, and the transactions on it.
 //!
 //! In: an address, an envelope, a message in file form. Out: one [`Answer`] for
-//! each recipient. It is the other half of `smtp/session.rs`, and simpler: the
+//! each recipient. It is the other half of `smtp/session/`, and simpler: the
 //! client chooses the order of commands, so its state is the line of code it is
 //! at. `dial.rs` goes from nothing to a connection on which MAIL can be sent,
 //! `transaction.rs` from MAIL to the end of the message. Here is what both have in common:
@@ -31,7 +31,7 @@ use crate::wire::replies::{NoReply, Replies};
 use crate::wire::trace::Trace;
 
 pub use crate::relay::client::dial::{ConnectError, Dial, Security};
-pub use crate::relay::client::transaction::{Outgoing, To};
+pub use crate::relay::client::transaction::To;
 pub use crate::smtp::auth::exchange::{Credentials, Evidence};
 
 /// 421: the server closes the connection, whatever the command was
@@ -117,6 +117,7 @@ impl Client {
                 // What belongs to a login may be the password or a token, and so may what a careless
                 // server says to it.
                 "AUTH" => trace.client(&format!("<{} octets>", octets.len())),
+                // As sent: with the dots that were added, and with the final one.
                 BODY => trace.client(&format!("({} octets of the message)", octets.len())),
                 _ => String::from_utf8_lossy(octets)
                     .lines()

@@ -18,10 +18,11 @@ use std::fmt::Display;
 use std::io::Read;
 
 use crate::relay::client::{BODY, Client, DOT, LAST};
-use crate::smtp::address::{Mailbox, ReversePath};
+use crate::smtp::address::Mailbox;
 use crate::smtp::answer::Answer;
-use crate::smtp::dsn::{MailDsn, RcptDsn};
+use crate::smtp::dsn::RcptDsn;
 use crate::smtp::reply::{Kind, Reply};
+use crate::store::envelope::Letter;
 use crate::wire::body::Stuffer;
 
 /// Most commands in one write. Their replies fit into the buffers of both
@@ -44,25 +45,6 @@ const SYSTEM_FULL: (u16, u16) = (3, 1);
 type Need = (&'static str, &'static str, (u16, u16), &'static str);
 const EIGHT_BIT: Need = ("8BITMIME", " BODY=8BITMIME", (6, 3), "the message is not ASCII");
 const UTF8: Need = ("SMTPUTF8", " SMTPUTF8", (6, 7), "an address or header needs it");
-
-/// What MAIL has to say about a letter.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// Where errors are reported to.
-    pub from: &'a ReversePath,
-    /// In octets as sent: line ends are two, added dots do not count
-    /// (RFC 1870 section 5).
-    pub size: u64,
-    /// Whether any octet is above 127 (RFC 6152).
-    pub is_8bit: bool,
-    /// Whether an octet of the header is above 127 (RFC 6531 section 3.4), wherever
-    /// that is: a text of 8 bits under a header in ASCII needs less. Addresses are
-    /// looked at here.
-    pub needs_smtputf8: bool,
-    /// What the sender wants to be told. It is passed on as it came where the next hop
-    /// offers DSN, and else left out (RFC 3461 section 5.2).
-    pub dsn: &'a MailDsn,
-}
 
 /// One recipient: what RCPT has to say.
 #[derive(Debug, Clone, Copy)]
@@ -96,10 +78,11 @@ impl Client {
     /// others was decided then, so this comes to an end.
     ///
     /// `message` gives file form: lines end with LF. If it fails the letter is
-    /// not sent to anybody.
-    pub fn deliver(
+    /// not sent to anybody. What the sender wants to be told is passed on as it came
+    /// where the server offers DSN, and else left out (RFC 3461 section 5.2).
+    pub fn carry(
         &mut self,
-        letter: &Outgoing,
+        letter: &Letter,
         recipients: &[To],
         message: &mut dyn Read,
     ) -> Vec<Option<Answer>> {
@@ -113,8 +96,9 @@ impl Client {
         let open = fates.iter_mut().filter(|fate| **fate == Fate::Open);
         open.skip(self.extensions.recipients_limit()).for_each(|fate| *fate = Fate::Beyond);
         let asked = count_open(&fates);
-        let end = self.transaction(letter, recipients, &mut fates, message);
-        let end = end.unwrap_or_else(|why| why);
+        // What the message came to, or why it was not sent: to those who are left it is
+        // one answer or the other.
+        let (Ok(end) | Err(end)) = self.transaction(letter, recipients, &mut fates, message);
         let fits_another = self.is_open && fates.contains(&Fate::Accepted);
         // What was said to MAIL, or to nobody in particular, is for all.
         let was_decided = self.is_open && count_open(&fates) < asked;
@@ -131,7 +115,7 @@ impl Client {
     /// that of the message, or why there was none.
     fn transaction(
         &mut self,
-        letter: &Outgoing,
+        letter: &Letter,
         recipients: &[To],
         fates: &mut [Fate],
         message: &mut dyn Read,
@@ -147,10 +131,10 @@ impl Client {
             return Err(nobody);
         }
         let needs_smtputf8 = letter.needs_smtputf8
-            || letter.from.needs_smtputf8()
+            || letter.reverse_path.needs_smtputf8()
             || open.iter().any(|to| to.mailbox.needs_smtputf8());
         let mail = self.parameters(letter, needs_smtputf8)?;
-        let mut commands = vec![format!("MAIL FROM:{}{mail}\r\n", letter.from)];
+        let mut commands = vec![format!("MAIL FROM:{}{mail}\r\n", letter.reverse_path)];
         let rcpt = |to: &&To| format!("RCPT TO:<{}>{}\r\n", to.mailbox, self.offered_dsn(to.dsn));
         commands.extend(open.iter().map(rcpt));
         self.reset()?;
@@ -167,7 +151,7 @@ impl Client {
 
     /// What stands after the reverse-path, in the extensions that are offered;
     /// or why this letter cannot be sent through them.
-    fn parameters(&self, letter: &Outgoing, needs_smtputf8: bool) -> Result<String, Answer> {
+    fn parameters(&self, letter: &Letter, needs_smtputf8: bool) -> Result<String, Answer> {
         let (hop, size) = (&self.hop, letter.size);
         let mut parameters = String::new();
         if let Some(limit) = self.extensions.size_limit() {
@@ -184,7 +168,7 @@ impl Client {
         if needs_smtputf8 {
             parameters += self.parameter(UTF8)?;
         }
-        Ok(parameters + &self.offered_dsn(letter.dsn))
+        Ok(parameters + &self.offered_dsn(&letter.dsn))
     }
 
     /// What MAIL says of a need, if it can be had.

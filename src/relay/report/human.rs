@@ -28,7 +28,7 @@ pub fn part(report: &Report, what: &str) -> Part {
     let mut text = wrap("", "", &format!("This is the mail server {}.", report.hostname));
     let mut about: Vec<&About> = report.about.iter().collect();
     about.sort_by_key(|one| one.event);
-    let mut subject = format!("Your letter, which came here on {},", date(report.arrived));
+    let mut subject = format!("Your letter, which came here on {},", date(report.letter.arrived));
     for alike in about.chunk_by(|a, b| discriminant(&a.event) == discriminant(&b.event)) {
         let Some(first) = alike.first() else { continue };
         let whom = if alike.len() == 1 { "this address" } else { "these addresses" };
@@ -36,7 +36,7 @@ pub fn part(report: &Report, what: &str) -> Part {
         text += &wrap("", "", &format!("{subject} {}", became(first.event, whom)));
         "It".clone_into(&mut subject);
         for about in alike {
-            text += &format!("\n<{}>\n", spelt(&about.address(), report.is_utf8));
+            text += &format!("\n<{}>\n", spelt(&about.address(), report.is_utf8()));
             text += &details(about);
         }
     }

@@ -27,9 +27,10 @@ use jiff::Timestamp;
 pub use crate::relay::report::original::Original;
 
 use crate::relay::report::fold::short_lines;
-use crate::smtp::address::{ForwardPath, Mailbox};
+use crate::smtp::address::ForwardPath;
 use crate::smtp::answer::Answer;
 use crate::smtp::dsn::OriginalRecipient;
+use crate::store::envelope::Letter;
 use crate::store::trace::date;
 
 /// How much of the id stands in the boundary, which has 70 characters at most
@@ -47,20 +48,14 @@ pub struct Report<'a> {
     pub id: &'a str,
     /// Now: when the last attempt ended.
     pub when: Timestamp,
-    /// When the letter came to us.
-    pub arrived: Timestamp,
+    /// The letter. Its reverse-path is told.
+    pub letter: &'a Letter,
     /// The id that the letter has here, as in our log.
     pub original_id: &'a str,
-    /// Whom to tell: the reverse-path of the letter.
-    pub to: &'a Mailbox,
-    /// What its sender calls the letter, in xtext (RFC 3461 section 4.4).
-    pub envid: Option<&'a str>,
     /// Who it was for; one or more, and none whose sender does not want to hear of it.
     pub about: &'a [About<'a>],
     /// What can come back of the letter.
     pub original: &'a Original,
-    /// Whether the letter used SMTPUTF8 (RFC 6531).
-    pub is_utf8: bool,
 }
 
 /// What became of a letter for one recipient.
@@ -121,7 +116,7 @@ impl Report<'_> {
     /// letter has them.
     pub fn to_text(&self) -> Vec<u8> {
         let has_failed = self.about.iter().any(|one| one.event == Event::Failed);
-        let original = original::part(self.original, has_failed, self.is_utf8);
+        let original = original::part(self.original, has_failed, self.is_utf8());
         let parts = [human::part(self, original.what()), status::part(self), original];
         let boundary = boundary(self.id, &parts);
         let mut body = Vec::new();
@@ -139,16 +134,22 @@ impl Report<'_> {
         short_lines(&[header.as_bytes(), &body].concat())
     }
 
+    /// Whether the letter used SMTPUTF8 (RFC 6531). Whoever has such an address, or wrote
+    /// such a header, can read it. Others may be behind a server that cannot even take it.
+    fn is_utf8(&self) -> bool {
+        self.letter.needs_smtputf8 || self.letter.reverse_path.needs_smtputf8()
+    }
+
     /// `Auto-Submitted` asks other programs not to answer (RFC 3834 section 5).
     /// The parts after it may be 8-bit only if it says so itself (RFC 2045
     /// section 6.4). The subject is the worst news.
     fn own_header(&self, boundary: &str, encoding: &str) -> String {
-        let Report { hostname, domain, id, to, .. } = self;
+        let Report { hostname, domain, id, letter, .. } = self;
         let worst = self.about.iter().map(|one| one.event).min().unwrap_or(Event::Failed);
         let (_, subject) = worst.words();
         format!(
             "From: Mail Delivery System <postmaster@{domain}>\n\
-             To: <{to}>\n\
+             To: {}\n\
              Subject: {subject}\n\
              Date: {}\n\
              Message-ID: <{id}@{hostname}>\n\
@@ -157,6 +158,7 @@ impl Report<'_> {
              Content-Type: multipart/report; report-type=delivery-status;\n\
              \tboundary=\"{boundary}\"\n\
              Content-Transfer-Encoding: {encoding}\n",
+            letter.reverse_path,
             date(self.when),
         )
     }
@@ -203,12 +205,26 @@ mod tests {
     use mail_parser::{Message, MessageParser, MimeHeaders};
 
     use super::*;
-    use crate::smtp::address::Domain;
+    use crate::smtp::address::{Domain, Mailbox, ReversePath};
     use crate::smtp::answer::Verdict;
+    use crate::smtp::dsn::MailDsn;
     use crate::smtp::reply::Enhanced;
 
     const HEADER: &[u8] = b"Received: from client.example\nSubject: hello\n";
     const UNTIL: i64 = 1_795_756_479;
+
+    /// Letters of ann's, without SMTPUTF8 and with it.
+    static LETTER: LazyLock<Letter> = LazyLock::new(|| Letter {
+        reverse_path: ReversePath::parse("<ann@host.example>").unwrap().0,
+        dsn: MailDsn::default(),
+        arrived: at(1_795_324_479),
+        skip: 0,
+        size: 0,
+        is_8bit: false,
+        needs_smtputf8: false,
+    });
+    static UTF8_LETTER: LazyLock<Letter> =
+        LazyLock::new(|| Letter { needs_smtputf8: true, ..LETTER.clone() });
 
     fn path(text: &str) -> ForwardPath {
         ForwardPath::Mailbox(Mailbox::parse(text).unwrap().0)
@@ -235,20 +251,15 @@ mod tests {
 
     /// A report about these recipients, to ann.
     fn report<'a>(about: &'a [About], original: &'a Original, is_utf8: bool) -> Report<'a> {
-        static ANN: LazyLock<Mailbox> =
-            LazyLock::new(|| Mailbox::parse("ann@host.example").unwrap().0);
         Report {
             hostname: "mx.host.example",
             domain: "host.example",
             id: "M5P6Q7",
             when: at(1_795_324_500),
-            arrived: at(1_795_324_479),
+            letter: if is_utf8 { &UTF8_LETTER } else { &LETTER },
             original_id: "M1P2Q3",
-            to: &ANN,
-            envid: None,
             about,
             original,
-            is_utf8,
         }
     }
 
@@ -462,7 +473,9 @@ Subject: hello
             ("a\n\n--M5P6Q7=0--", "a\\x0a\\x0a--M5P6Q7=0--"),
         ] {
             let report = report(&about, &original, true);
-            let report = Report { hostname: "localhost", envid: Some(envid), ..report };
+            let dsn = MailDsn { envid: Some(envid.to_owned()), ret: None };
+            let letter = &Letter { dsn, ..report.letter.clone() };
+            let report = Report { hostname: "localhost", letter, ..report };
             let text = report.to_text();
             let report = parse(&text);
             let field = |group, name| status_field(&report, group, name).unwrap();
@@ -604,14 +617,17 @@ Subject: hello
     #[test]
     fn an_address_of_any_length_makes_no_line_too_long() {
         let domain = Domain::Name("else.example".to_owned());
-        let local_part = "\u{1f4ee}".repeat(500);
-        let to = Mailbox { local_part, domain };
-        let address = &ForwardPath::Mailbox(to.clone());
         let answer = &refusal("550 no");
-        let about = [About { address, orcpt: None, event: Event::Failed, answer }];
         let original = Original::Header(HEADER.to_vec());
-        for is_utf8 in [true, false] {
-            let text = Report { to: &to, ..report(&about, &original, is_utf8) }.to_text();
+        for (letter_of_it, is_utf8) in [("\u{1f4ee}", true), ("x", false)] {
+            let local_part = letter_of_it.repeat(2000);
+            let to = Mailbox { local_part, domain: domain.clone() };
+            let address = &ForwardPath::Mailbox(to.clone());
+            let about = [About { address, orcpt: None, event: Event::Failed, answer }];
+            let letter = &Letter { reverse_path: ReversePath::Mailbox(to), ..LETTER.clone() };
+            let report = Report { letter, ..report(&about, &original, false) };
+            assert_eq!(report.is_utf8(), is_utf8);
+            let text = report.to_text();
             assert!(text.split(|octet| *octet == b'\n').all(|line| line.len() <= 998));
             assert_eq!(parts(&parse(&text)).len(), 3);
         }

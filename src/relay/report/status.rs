@@ -22,13 +22,13 @@ const UTF8: &str = "utf-8";
 /// The part.
 pub fn part(report: &Report) -> Part {
     let mut text = String::new();
-    if let Some(envid) = report.envid {
+    if let Some(envid) = &report.letter.dsn.envid {
         text += &format!("Original-Envelope-Id: {}\n", decoded(envid));
     }
     // `dns` promises a name that DNS knows (RFC 3461 section 6.3).
     let name_type = if report.hostname.contains('.') { "dns" } else { "x-local-hostname" };
     text += &field("Reporting-MTA", &format!("{name_type}; {}", report.hostname));
-    text += &field("Arrival-Date", &date(report.arrived));
+    text += &field("Arrival-Date", &date(report.letter.arrived));
     for about in report.about {
         text += "\n";
         text += &recipient(report, about);
@@ -44,12 +44,12 @@ pub fn part(report: &Report) -> Part {
 fn recipient(report: &Report, about: &About) -> String {
     let mut text = String::new();
     if let Some(orcpt) = about.orcpt {
-        let called = original_recipient(orcpt, report.is_utf8);
+        let called = original_recipient(orcpt, report.is_utf8());
         text += &format!("Original-Recipient: {called}\n");
     }
     let address = about.address();
     let address_type = if address.is_ascii() { "rfc822" } else { UTF8 };
-    let address = spelt(&address, report.is_utf8);
+    let address = spelt(&address, report.is_utf8());
     text += &format!("Final-Recipient: {address_type}; {address}\n");
     text += &field("Action", about.event.words().0);
     let Answer { verdict, status, text: words, by } = about.answer;

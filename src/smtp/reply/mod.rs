@@ -6,7 +6,7 @@
 //! `reply::bad_sequence(…)` and reads as prose; `parse.rs` reads what other servers
 //! say.
 //!
-//! Left to others: when a reply is given (`session.rs`), when it is sent
+//! Left to others: when a reply is given (`smtp/session/`), when it is sent
 //! (`wire/lines.rs`).
 //!
 //! Book: docs/03-replies.md.

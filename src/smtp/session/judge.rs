@@ -6,7 +6,7 @@
 //! Book: docs/05-state-machine.md.
 
 use crate::smtp::command::after_verb;
-use crate::smtp::reply::{self, Kind};
+use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::session::patience::{Enough, PAUSE, Price};
 use crate::smtp::session::shown::is_path_command;
 use crate::smtp::session::{Farewell, Next, Note, Session, State, Step};
@@ -20,13 +20,18 @@ impl Session {
         {
             let said = self.shown_path(line);
             let what = format!("{said}: {reply}");
-            step.note = if *reply == reply::too_many_this_hour() {
-                Some(Note::OverAllowance(what))
+            let note = if *reply == reply::too_many_this_hour() {
+                Note::OverAllowance(what)
             } else {
-                Some(Note::Refused(what))
+                Note::Refused(what)
             };
-            if after_verb(line, "RCPT").is_some() && self.is_forgiven(&mut step) {
-                return step;
+            let is_rcpt = after_verb(line, "RCPT").is_some();
+            let price = if is_rcpt { self.price_refusal(reply) } else { Price::Counts };
+            step.note = Some(note);
+            match price {
+                Price::Nothing => return step,
+                Price::Counts => {}
+                Price::CountsLate => step.pause = PAUSE,
             }
         }
         self.charge(step)
@@ -50,24 +55,20 @@ impl Session {
         Some(self.end(enough, Step::new(reply, Next::Command)))
     }
 
-    /// Whether a refused recipient beside accepted ones costs nothing, however it came
-    /// to be refused. If not, its reply waits.
-    fn is_forgiven(&mut self, step: &mut Step) -> bool {
-        let State::Rcpt(envelope) = &self.state else { return false };
-        if step.kind() != Some(Kind::Never) {
-            return false;
+    /// Counts a recipient who was refused with `reply`, and says what that costs. It has
+    /// a price of its own beside accepted ones only, however it came to be refused.
+    fn price_refusal(&mut self, reply: &Reply) -> Price {
+        let State::Rcpt(envelope) = &self.state else { return Price::Counts };
+        if reply.kind() != Kind::Never {
+            return Price::Counts;
         }
-        let price = self.patience.recipient_refused(envelope.recipients.len());
-        if price == Price::Late {
-            step.pause = PAUSE;
-        }
-        price == Price::Nothing
+        self.patience.recipient_refused(envelope.recipients.len())
     }
 
     /// 421 in the place of a step's reply. What goes before that stays, or the client would
     /// still be sending its chunk.
     pub(super) fn end(&mut self, enough: Enough, step: Step) -> Step {
-        let last = self.part(enough.reply(&self.site.hostname), Farewell::Enough(enough));
+        let last = self.hang_up(enough.reply(&self.site.hostname), Farewell::Enough(enough));
         Step { skip: step.skip, pause: step.pause, note: step.note, ..last }
     }
 }

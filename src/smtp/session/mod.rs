@@ -172,31 +172,34 @@ impl Session {
         {
             return step;
         }
-        let mut is_command = true;
-        let mut enough = None;
         // `take` leaves `Connected` behind for the length of this call only.
-        let (state, step) = match mem::take(&mut self.state) {
+        match mem::take(&mut self.state) {
             State::Auth(exchange) => {
-                is_command = false;
-                self.continue_login(exchange, line)
+                let (state, step) = self.continue_login(exchange, line);
+                self.state = state;
+                self.charge(step)
             }
-            State::Closed => close(reply::stopping(&self.site.hostname), Farewell::Quit),
-            state => match Command::parse(line) {
-                Ok(command) => {
-                    enough = if is_errand(&command) { self.patience.errand() } else { None };
-                    self.command(state, command)
-                }
-                // What follows may be a letter, and not a line of it may be run.
-                Err(reply) if is_bdat(line) => close(reply, Farewell::UnknownChunk),
-                Err(reply) => go(state, reply),
-            },
+            State::Closed => self.hang_up(reply::stopping(&self.site.hostname), Farewell::Quit),
+            state => self.command_line(state, line),
+        }
+    }
+
+    /// Answers a line that is a command, or should be one.
+    fn command_line(&mut self, state: State, line: &[u8]) -> Step {
+        let command = Command::parse(line);
+        let is_errand = command.as_ref().is_ok_and(is_errand);
+        let (state, step) = match command {
+            Ok(command) => self.command(state, command),
+            // What follows may be a letter, and not a line of it may be run.
+            Err(reply) if is_bdat(line) => close(reply, Farewell::UnknownChunk),
+            Err(reply) => go(state, reply),
         };
         self.state = state;
-        let step = if is_command { self.judge_path(line, step) } else { self.charge(step) };
-        match enough {
-            Some(enough) => self.end(enough, step),
-            None => step,
+        let step = self.judge_path(line, step);
+        if is_errand && let Some(enough) = self.patience.errand() {
+            return self.end(enough, step);
         }
+        step
     }
 
     /// Answers a line that is no text to parse. Nothing of it is run.
@@ -214,10 +217,12 @@ impl Session {
             BadLine::TooLong if !was_auth => reply::line_too_long(),
             BadLine::TooLong | BadLine::AuthTooLong => reply::auth_line_too_long(),
             BadLine::Nul => reply::nul_in_command(),
-            BadLine::Bdat => return self.part(reply::bad_chunk(), Farewell::UnknownChunk),
+            BadLine::Bdat => return self.hang_up(reply::bad_chunk(), Farewell::UnknownChunk),
             // Somebody may have wanted the rest to be taken for a command.
-            BadLine::BareNewline => return self.part(reply::bare_newline(), Farewell::BareNewline),
-            BadLine::Tls => return self.part(reply::not_tls(), Farewell::Tls),
+            BadLine::BareNewline => {
+                return self.hang_up(reply::bare_newline(), Farewell::BareNewline);
+            }
+            BadLine::Tls => return self.hang_up(reply::not_tls(), Farewell::Tls),
         };
         self.charge(Step::new(reply, Next::Command))
     }
@@ -230,8 +235,8 @@ impl Session {
         Step::new(reply::chunk_taken(chunk.size), Next::Command)
     }
 
-    /// Answers the final dot, the last chunk, or one with which the message came to
-    /// nothing. The transaction is over, whatever the outcome.
+    /// Answers a message: after its final dot or its last chunk, or where it came to nothing,
+    /// such as at a bare CR or LF. The transaction is over, whatever the outcome.
     pub fn message_ended(&mut self, outcome: &Outcome) -> Step {
         let reply = match outcome {
             Outcome::Stored(id) => reply::stored(id),
@@ -252,10 +257,10 @@ impl Session {
         match (outcome, enough) {
             // Where the message ends is not known any more, so nothing that
             // follows may be taken for a command.
-            (Outcome::BareNewline, _) => self.part(reply, Farewell::Smuggling),
+            (Outcome::BareNewline, _) => self.hang_up(reply, Farewell::Smuggling),
             // 421 does not take the place of this reply: the client would take it
             // for an invitation to send the same message again.
-            (_, Some(enough)) => self.part(reply, Farewell::Enough(enough)),
+            (_, Some(enough)) => self.hang_up(reply, Farewell::Enough(enough)),
             (_, None) => Step::new(reply, Next::Command),
         }
     }
@@ -468,10 +473,11 @@ impl Session {
         (State::Ready, Step::new(reply::start_tls(), Next::StartTls))
     }
 
-    /// Answers for the last time.
-    fn part(&mut self, reply: Reply, why: Farewell) -> Step {
-        self.state = State::Closed;
-        Step::new(reply, Next::Close(why))
+    /// Answers, and that is the end of the session, whatever state it was in.
+    fn hang_up(&mut self, reply: Reply, why: Farewell) -> Step {
+        let (state, step) = close(reply, why);
+        self.state = state;
+        step
     }
 }
 

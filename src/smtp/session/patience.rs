@@ -6,7 +6,7 @@
 //!
 //! | what a client does without a message that is accepted | what it gets |
 //! | --- | --- |
-//! | it is refused with 5yz | 20 times; then 421 |
+//! | it is refused with 5yz, a recipient included while none is accepted | 20 times; then 421 |
 //! | a recipient is refused beside accepted ones | counts as nothing while those are twice as many, and 5 times besides; then it counts, and its reply waits a second |
 //! | it says NOOP, RSET, VRFY, EXPN, HELP, EHLO or HELO | 100 times; then 421 |
 //! | it stays | 12 × `--timeout`; then 421 |
@@ -14,7 +14,8 @@
 //!
 //! Closing is a measure for attacks (RFC 5321 section 7.8), not for mistakes, hence
 //! these numbers: an honest client stays far below them. Not counted here: failed
-//! logins over several sessions (`server/failures.rs`).
+//! logins over several sessions (`server/failures.rs`). What a reply
+//! costs is paid in `judge.rs`.
 //!
 //! Book: docs/05-state-machine.md.
 
@@ -43,7 +44,7 @@ pub const ERRANDS_LIMIT: u32 = 100;
 pub const FAILED_LOGINS_LIMIT: u32 = 3;
 
 /// How many times `--timeout` a session may last.
-pub const LONGEST: u32 = 12;
+pub const LONGEST_IN_TIMEOUTS: u32 = 12;
 
 /// How long a reply waits that a guesser wants: nothing for a person, and much for a
 /// machine.
@@ -73,7 +74,7 @@ pub enum Enough {
     Refusals,
     /// More than [`ERRANDS_LIMIT`] commands brought no letter on its way.
     Errands,
-    /// It has lasted longer than [`LONGEST`] time-outs.
+    /// It has lasted longer than [`LONGEST_IN_TIMEOUTS`] time-outs.
     Lasting,
     /// [`FAILED_LOGINS_LIMIT`] logins failed.
     FailedLogins,
@@ -84,8 +85,10 @@ pub enum Enough {
 pub enum Price {
     /// Nothing.
     Nothing,
-    /// It counts, and its reply waits for [`PAUSE`].
-    Late,
+    /// It counts as any refusal does.
+    Counts,
+    /// The same, and its reply waits for [`PAUSE`].
+    CountsLate,
 }
 
 impl Patience {
@@ -106,7 +109,7 @@ impl Patience {
             self.forgiven += 1;
             return Price::Nothing;
         }
-        Price::Late
+        Price::CountsLate
     }
 
     /// One more command that brings no letter on its way.
@@ -118,7 +121,7 @@ impl Patience {
     /// Whether a session of this age has lasted too long.
     pub fn lasts(&self, age: Duration, timeout: Duration) -> Option<Enough> {
         let since = age.saturating_sub(self.accepted_at);
-        (since > timeout.saturating_mul(LONGEST)).then_some(Enough::Lasting)
+        (since > timeout.saturating_mul(LONGEST_IN_TIMEOUTS)).then_some(Enough::Lasting)
     }
 
     /// One more failed login.
@@ -200,8 +203,8 @@ mod tests {
             assert_eq!(patience.login_failed().is_some(), number == FAILED_LOGINS_LIMIT);
         }
         let timeout = Duration::from_secs(300);
-        assert_eq!(patience.lasts(timeout * LONGEST, timeout), None);
-        let longer = timeout * LONGEST + Duration::from_millis(1);
+        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS, timeout), None);
+        let longer = timeout * LONGEST_IN_TIMEOUTS + Duration::from_millis(1);
         assert_eq!(patience.lasts(longer, timeout), Some(Enough::Lasting));
     }
 
@@ -215,11 +218,11 @@ mod tests {
         }
         patience.login_failed();
         let timeout = Duration::from_secs(1);
-        patience.accepted(timeout * LONGEST);
+        patience.accepted(timeout * LONGEST_IN_TIMEOUTS);
         assert_eq!(patience.refused(), None);
         assert_eq!(patience.errand(), None);
         assert_eq!(patience.recipient_refused(1), Price::Nothing);
-        assert_eq!(patience.lasts(timeout * LONGEST * 2, timeout), None);
+        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS * 2, timeout), None);
         assert_eq!(patience.failed_logins, 1);
     }
 
@@ -229,10 +232,10 @@ mod tests {
         let mut patience = Patience::default();
         let prices: Vec<Price> = (0..8).map(|_| patience.recipient_refused(1)).collect();
         assert_eq!(prices[..5], [Price::Nothing; 5]);
-        assert_eq!(prices[5..], [Price::Late; 3]);
+        assert_eq!(prices[5..], [Price::CountsLate; 3]);
         // A further transaction is no further chance.
-        assert_eq!(patience.recipient_refused(1), Price::Late);
-        assert_eq!(patience.recipient_refused(17), Price::Late);
+        assert_eq!(patience.recipient_refused(1), Price::CountsLate);
+        assert_eq!(patience.recipient_refused(17), Price::CountsLate);
         assert_eq!(patience.recipient_refused(22), Price::Nothing);
     }
 

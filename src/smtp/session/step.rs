@@ -153,7 +153,7 @@ pub enum Outcome {
 }
 
 /// What the session cannot see by itself. The connection tells it before each line and
-/// after each message.
+/// after each message; for the greeting nothing of it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outside {
     /// Octets that can still be stored. It is asked for at MAIL, in `Ready`.

@@ -182,9 +182,12 @@ mod tests {
 
     /// `name: target target`, as the aliases file has it.
     fn alias(line: usize, name: &str, targets: &[&str]) -> Alias {
-        let target = |text: &&str| match text.contains('@') {
-            true => Target::Mailbox(Mailbox::parse(text).unwrap().0),
-            false => Target::Name((*text).to_owned()),
+        let target = |text: &&str| {
+            if text.contains('@') {
+                Target::Mailbox(Mailbox::parse(text).unwrap().0)
+            } else {
+                Target::Name((*text).to_owned())
+            }
         };
         let (name, domain) = match name.split_once('@') {
             Some((name, domain)) => (name, Some(domain.to_owned())),

@@ -28,7 +28,8 @@ pub enum Order {
     None,
 }
 
-/// The order to be tested. A journal leaves nothing that they do not, which is a test.
+/// The orders to be tested. There is no state that a journal leaves and these two do not,
+/// which is a test.
 pub const ORDERS: [Order; 2] = [Order::Folder, Order::None];
 
 /// A disk, as it is found when the power is back.
