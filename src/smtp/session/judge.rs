@@ -56,13 +56,14 @@ impl Session {
     }
 
     /// Counts a recipient who was refused with `reply`, and says what that costs. It has
-    /// a price of its own beside accepted ones only, however it came to be refused.
+    /// a price of its own in a transaction only, however it came to be refused.
     fn price_refusal(&mut self, reply: &Reply) -> Price {
-        let State::Rcpt(envelope) = &self.state else { return Price::Counts };
-        if reply.kind() != Kind::Never {
-            return Price::Counts;
+        match &self.state {
+            State::Mail(envelope) | State::Rcpt(envelope) if reply.kind() == Kind::Never => {
+                self.patience.recipient_refused(envelope.recipients.len())
+            }
+            _ => Price::Counts,
         }
-        self.patience.recipient_refused(envelope.recipients.len())
     }
 
     /// 421 in the place of a step's reply. What goes before that stays, or the client would

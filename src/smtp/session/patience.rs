@@ -2,7 +2,9 @@
 //!
 //! In: what was refused, asked and tried, and how long the session has lasted. Out:
 //! whether the reply has to wait, and whether the session has had enough. A message
-//! that was accepted makes up for everything before it, except for failed logins.
+//! that was accepted makes up for everything before it, except for failed logins; and of
+//! the refused recipients that no accepted ones paid for, it makes up for one. Otherwise a
+//! guesser would buy five answers with each letter to an address that he knows.
 //!
 //! | what a client does without a message that is accepted | what it gets |
 //! | --- | --- |
@@ -57,8 +59,9 @@ pub struct Patience {
     refusals: u32,
     /// Recipients that were refused beside accepted ones, since then.
     refused_recipients: usize,
-    /// How many of these were forgiven whatever was accepted, since then.
-    forgiven: u32,
+    /// Refused recipients that no accepted ones paid for, in the whole session, less one
+    /// for each message that was accepted.
+    unpaid: u32,
     /// Commands that bring no letter on its way, since then.
     errands: u32,
     /// When that message was accepted, counted from the start of the session.
@@ -101,15 +104,18 @@ impl Patience {
     /// One more recipient was refused in a transaction with `accepted` ones. Those of a
     /// transaction that came to nothing still count, or RSET would buy further guesses.
     pub fn recipient_refused(&mut self, accepted: usize) -> Price {
-        self.refused_recipients += 1;
-        if self.refused_recipients * ACCEPTED_FOR_ONE <= accepted {
-            return Price::Nothing;
+        if accepted > 0 {
+            self.refused_recipients += 1;
+            if self.refused_recipients * ACCEPTED_FOR_ONE <= accepted {
+                return Price::Nothing;
+            }
         }
-        if self.forgiven < FORGIVEN_LIMIT {
-            self.forgiven += 1;
-            return Price::Nothing;
+        self.unpaid += 1;
+        match accepted {
+            0 if self.unpaid <= REFUSALS_LIMIT => Price::Counts,
+            1.. if self.unpaid <= FORGIVEN_LIMIT => Price::Nothing,
+            _ => Price::CountsLate,
         }
-        Price::CountsLate
     }
 
     /// One more command that brings no letter on its way.
@@ -132,8 +138,12 @@ impl Patience {
 
     /// A message was accepted, at this age of the session.
     pub fn accepted(&mut self, age: Duration) {
-        let failed_logins = self.failed_logins;
-        *self = Patience { accepted_at: age, failed_logins, ..Patience::default() };
+        *self = Patience {
+            accepted_at: age,
+            unpaid: self.unpaid.saturating_sub(1),
+            failed_logins: self.failed_logins,
+            ..Patience::default()
+        };
     }
 }
 
@@ -209,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_message_begins_anew_for_all_but_logins() {
+    fn an_accepted_message_begins_anew_for_all_but_logins_and_guesses() {
         let mut patience = Patience::default();
         for _ in 0..REFUSALS_LIMIT {
             patience.refused();
@@ -221,7 +231,8 @@ mod tests {
         patience.accepted(timeout * LONGEST_IN_TIMEOUTS);
         assert_eq!(patience.refused(), None);
         assert_eq!(patience.errand(), None);
-        assert_eq!(patience.recipient_refused(1), Price::Nothing);
+        assert_eq!(patience.recipient_refused(1), Price::CountsLate);
+        assert_eq!(patience.recipient_refused(4), Price::Nothing);
         assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS * 2, timeout), None);
         assert_eq!(patience.failed_logins, 1);
     }
@@ -251,7 +262,7 @@ mod tests {
                 accepted += 1;
             }
         }
-        assert_eq!((accepted, refused, patience.forgiven), (667, 333, 0));
+        assert_eq!((accepted, refused, patience.unpaid), (667, 333, 0));
     }
 
     /// A session beside the one recipient it may have.
@@ -313,16 +324,34 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_accepted_pays_for_the_dead_addresses_beside_it() {
+    fn a_message_that_is_accepted_lets_the_session_go_on_and_pays_for_one_guess() {
         let mut session = session();
         session.line(b"EHLO c");
-        for _ in 0..50 {
+        for letter in 0..50 {
             codes(&mut session, &TRANSACTION[1..]);
-            for _ in 0..5 {
+            for number in 0..5 {
                 let step = session.line(b"RCPT TO:<dead@host.example>");
-                assert_eq!((step.code(), step.pause), (550, Duration::ZERO));
+                let pause = if letter * 5 + number <= 5 { Duration::ZERO } else { PAUSE };
+                assert_eq!((step.code(), step.pause), (550, pause), "{letter}, {number}");
             }
             assert_eq!(session.line(b"DATA").code(), 354);
+            session.message_ended(&Outcome::Stored("M1".to_owned()));
+        }
+    }
+
+    /// The same for a guesser who names the address that he knows last.
+    #[test]
+    fn guesses_before_the_first_accepted_recipient_are_late_after_the_twentieth() {
+        let mut session = session();
+        session.line(b"EHLO c");
+        for letter in 0..3 {
+            session.line(b"MAIL FROM:<a@b>");
+            for number in 0..20 {
+                let step = session.line(b"RCPT TO:<dead@host.example>");
+                let pause = if letter * 20 + number <= 20 { Duration::ZERO } else { PAUSE };
+                assert_eq!((step.code(), step.pause), (550, pause), "{letter}, {number}");
+            }
+            codes(&mut session, &["RCPT TO:<bob@host.example>", "DATA"]);
             session.message_ended(&Outcome::Stored("M1".to_owned()));
         }
     }
