@@ -23,7 +23,9 @@ use std::thread;
 
 use ehlo::dialogue::{Dialogue, PlayError};
 use ehlo::server::Config;
+use ehlo::smtp::command::Command;
 use ehlo::smtp::reply;
+use ehlo::smtp::session::patience::is_errand;
 use ehlo::smtp::session::{Role, Session};
 use ehlo::smtp::site::Site;
 
@@ -78,7 +80,13 @@ fn every_quoted_piece_of_code_is_in_its_file_exactly_once() {
         if found != 1 {
             let first = fence.lines.first().map_or("", String::as_str).trim();
             let place = &fence.place;
-            wrong.push(format!("{place}: `{first}` … is in {path} {found} times, expected once"));
+            let differs = match found {
+                0 => first_difference(&fence, &source),
+                _ => String::new(),
+            };
+            wrong.push(format!(
+                "{place}: `{first}` … is in {path} {found} times, expected once{differs}"
+            ));
         }
     }
     assert!(checked >= FEWEST_RUST_FENCES, "only {checked} pieces of code found");
@@ -95,6 +103,19 @@ fn quotes(fence: &Fence, source: &[&str]) -> bool {
     };
     pairs.all(|(quoted, line)| line.strip_prefix(lost) == Some(quoted))
         && fence.lines.iter().zip(source).all(|(quoted, line)| quoted.is_empty() == line.is_empty())
+}
+
+/// Where a fence stops to be what is in a file, at the place where most of it is.
+fn first_difference(fence: &Fence, source: &[&str]) -> String {
+    let same_from = |start: usize| {
+        let pairs = fence.lines.iter().zip(&source[start..]);
+        pairs.take_while(|(quoted, line)| quoted.trim() == line.trim()).count()
+    };
+    let same = (0..source.len()).map(same_from).max().unwrap_or(0);
+    // Where all lines are there, only their indentation differs.
+    let same = same.min(fence.lines.len().saturating_sub(1));
+    let (page, _) = fence.place.rsplit_once(':').unwrap();
+    format!(", differs first at {page}:{}", fence.line + 1 + same)
 }
 
 #[test]
@@ -387,6 +408,9 @@ fn look_up(name: &str) -> Result<(), String> {
 
 /// Commands that HELP need not list: EXPN is never granted, and GET is none of ours.
 const NOT_IN_HELP: [&str; 2] = ["EXPN", "GET"];
+/// Commands that bring a letter on its way, or end the session: patience does not count
+/// them. (`BDAT 0` is counted, and has its test in `src/smtp/session/transaction.rs`.)
+const NO_ERRANDS: [&str; 8] = ["MAIL", "RCPT", "DATA", "BDAT", "STARTTLS", "AUTH", "QUIT", "GET"];
 /// Keywords with a chapter of their own, instead of a section in chapter 9.
 const WITH_A_CHAPTER: [&str; 2] = ["STARTTLS", "AUTH"];
 
@@ -419,6 +443,39 @@ fn every_command_has_a_row_in_the_state_table_a_line_in_help_and_a_dialogue() {
         }
     }
     assert_none(wrong, "these commands are not quite there");
+}
+
+/// The compiler asks whether a new command is an errand, and takes any answer. Here the
+/// answer has to be given a second time, as a row or as a name in a list.
+#[test]
+fn every_command_that_is_an_errand_has_a_row_in_the_table_of_patience() {
+    let verbs = verbs();
+    assert!(verbs.len() >= FEWEST_COMMANDS, "only {} commands", verbs.len());
+    let (table, patience) = (states::table(), states::patience());
+    let mut wrong = Vec::new();
+    for verb in verbs {
+        let is_none = NO_ERRANDS.contains(&verb.as_str());
+        let has_row = patience
+            .lines()
+            .filter_map(|row| row.strip_prefix("| says `")?.split_once("` | "))
+            .any(|(line, _)| begins_with_word(line, &verb));
+        if has_row == is_none {
+            wrong.push(format!(
+                "{verb}: either a row, see patience() in examples/states.rs, or one of NO_ERRANDS"
+            ));
+        }
+        // The lines of the state table that are this command.
+        let commands: Vec<Command> = table
+            .lines()
+            .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+            .filter(|line| begins_with_word(line, &verb))
+            .filter_map(|line| Command::parse(line.as_bytes()).ok())
+            .collect();
+        if commands.is_empty() || commands.iter().any(|command| is_errand(command) == is_none) {
+            wrong.push(format!("{verb}: see is_errand() in src/smtp/session/patience.rs"));
+        }
+    }
+    assert_none(wrong, "what does patience count?");
 }
 
 /// The verb of each variant of `Command`, which its comment begins with.
