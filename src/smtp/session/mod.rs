@@ -628,9 +628,10 @@ mod tests {
                 let line = lines[usize::from(number) % lines.len()];
                 let mut step = session.line(line.as_bytes());
                 if let Next::Chunk(part) = step.next {
-                    step = match part.chunk.is_last {
-                        true => session.message_ended(&Outcome::Stored("M1".to_owned())),
-                        false => session.chunk_ended(part),
+                    step = if part.chunk.is_last {
+                        session.message_ended(&Outcome::Stored("M1".to_owned()))
+                    } else {
+                        session.chunk_ended(part)
                     };
                 }
                 session.patience = Patience::default();
