@@ -248,6 +248,15 @@ mod tests {
         assert!(sent_while_lingering(Linger { time: Duration::ZERO, ..all }, much) < much);
     }
 
+    #[test]
+    fn a_peer_that_has_fallen_silent_is_not_waited_for() {
+        let (mut socket, _peer) = pair();
+        let start = Instant::now();
+        let silence = Duration::from_millis(100);
+        socket.read_away(Linger { time: Duration::from_secs(60), silence, octets: 1000 });
+        assert!(start.elapsed() >= silence && start.elapsed() < Duration::from_secs(30));
+    }
+
     /// On Linux a call with a time-out does not go on by itself after a stop.
     #[test]
     #[cfg(target_os = "linux")]
