@@ -15,9 +15,8 @@
 //! | it fails to log in | twice, a second late; the third time 421, a message or not |
 //!
 //! Closing is a measure for attacks (RFC 5321 section 7.8), not for mistakes, hence
-//! these numbers: an honest client stays far below them. Not counted here: failed
-//! logins over several sessions (`server/failures.rs`). What a reply
-//! costs is paid in `judge.rs`.
+//! these numbers: an honest client stays far below them. `judge.rs` applies them to each
+//! reply. Not counted here: failed logins over several sessions (`server/failures.rs`).
 //!
 //! Book: docs/05-state-machine.md.
 
