@@ -1,0 +1,99 @@
+//! The person in the middle, before any SMTP server:
+//! `cargo run --example meddle -- --rule '2x connect -> 421 4.3.2 busy' --rule 'EHLO -> drop STARTTLS'`.
+//!
+//! It listens, passes on to a server in any language, and does what its rules say: it
+//! answers in the server's place, hangs up, is silent or slow, cuts a message, takes a
+//! keyword out of the reply to EHLO. It says what it does, line by line. It is for those
+//! who test a mail program, and it is the attacker of chapters 6 and 10.
+//!
+//! One line of the client, then the reply to it: so a client that pipelines is served,
+//! too, only more slowly. What is under TLS passes as it is, and unread. CHUNKING is
+//! never announced, so that every message has a final dot.
+//!
+//! Book: docs/13-the-client-side.md.
+
+#[path = "meddle/lines.rs"]
+mod lines;
+#[path = "meddle/rule.rs"]
+mod rule;
+#[path = "meddle/session.rs"]
+mod session;
+#[path = "meddle/teller.rs"]
+mod teller;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use argh::FromArgs;
+
+use rule::{FORMS, Rules};
+use teller::Teller;
+
+/// Stand between a mail program and a server, and do what the rules say.
+#[derive(FromArgs)]
+struct Flags {
+    /// where mail programs come (default 127.0.0.1:2526)
+    #[argh(option, arg_name = "ADDR:PORT", default = "SocketAddr::from(([127, 0, 0, 1], 2526))")]
+    listen: SocketAddr,
+
+    /// the server (default 127.0.0.1:2525)
+    #[argh(option, arg_name = "ADDR:PORT", default = "SocketAddr::from(([127, 0, 0, 1], 2525))")]
+    to: SocketAddr,
+
+    /// what to do, and when: [Nx] MOMENT -> ACT; repeatable; the forms are below
+    #[argh(option, arg_name = "RULE")]
+    rule: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let flags = match Flags::from_args(&["meddle"], &args) {
+        Ok(flags) => flags,
+        Err(exit) => {
+            eprint!("{}", exit.output);
+            if exit.status.is_ok() {
+                eprintln!("\nRules:\n{FORMS}");
+                return ExitCode::SUCCESS;
+            }
+            return ExitCode::from(2);
+        }
+    };
+    let rules = match Rules::parse(&flags.rule) {
+        Ok(rules) => rules,
+        Err(why) => {
+            eprintln!("meddle: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    match listen(&flags, rules) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("meddle: {why}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// A thread for each client, as in the server.
+fn listen(flags: &Flags, rules: Rules) -> Result<(), String> {
+    let listener = TcpListener::bind(flags.listen);
+    let listener =
+        listener.map_err(|error| format!("cannot listen at {}: {error}", flags.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    println!("listening smtp {address}");
+    let rules = Arc::new(rules);
+    for (number, client) in (1..).zip(listener.incoming()) {
+        let Ok(client) = client else { continue };
+        let (rules, server) = (Arc::clone(&rules), flags.to);
+        thread::spawn(move || {
+            let teller = Teller::new(number);
+            if let Err(error) = session::serve(client, server, &rules, &teller) {
+                teller.meddle(&error.to_string());
+            }
+        });
+    }
+    Ok(())
+}
