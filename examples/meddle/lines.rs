@@ -1,4 +1,6 @@
 //! Lines and replies, as they are read and written; nothing here knows a rule.
+//!
+//! Book: docs/13-the-client-side.md.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;

@@ -2,6 +2,8 @@
 //!
 //! In: the texts of `--rule`. Out: what to do at a moment. A rule that cannot be read is
 //! an error that names the place and shows the forms.
+//!
+//! Book: docs/13-the-client-side.md.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! In: a connection. Out: the dialogue, as the rules let it through. One line of the
 //! client is passed on, then the reply to it comes back, so each reply belongs to the
 //! line before it, whoever gave it.
+//!
+//! Book: docs/13-the-client-side.md.
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

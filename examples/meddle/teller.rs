@@ -1,4 +1,6 @@
 //! Says what happens, one line for each thing, in colour on a terminal.
+//!
+//! Book: docs/13-the-client-side.md.
 
 use std::io::{self, IsTerminal, Write};
 
