@@ -1,22 +1,29 @@
 # A DNS server that knows a few records by heart: python3 dns.py ADDRESS PORT "NAME TYPE DATA"…
-# TYPE is A, AAAA, CNAME or MX; instead of a type and its data there may be SERVFAIL. A name
-# that was not given does not exist (NXDOMAIN). Each question is printed.
+# TYPE is A, AAAA, CNAME, MX, PTR or TXT; instead of a type and its data there may be SERVFAIL.
+# A name that was not given does not exist (NXDOMAIN). Each question is printed.
 import socket, struct, sys
 
-TYPES = {"A": 1, "CNAME": 5, "MX": 15, "AAAA": 28}
+TYPES = {"A": 1, "CNAME": 5, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 
 def name(text):
     labels = [label.encode() for label in text.split(".") if label]
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
-def data(kind, words):
+def data(kind, text):
     if kind in ("A", "AAAA"):
-        return socket.inet_pton(socket.AF_INET if kind == "A" else socket.AF_INET6, words[0])
-    return name(words[0]) if kind == "CNAME" else struct.pack("!H", int(words[0])) + name(words[1])
+        return socket.inet_pton(socket.AF_INET if kind == "A" else socket.AF_INET6, text)
+    if kind == "TXT":  # strings of at most 255 octets
+        strings = [text[at : at + 255].encode() for at in range(0, len(text), 255)]
+        return b"".join(bytes([len(string)]) + string for string in strings)
+    if kind == "MX":
+        preference, host = text.split()
+        return struct.pack("!H", int(preference)) + name(host)
+    return name(text)
 
 zone = {}
-for owner, kind, *words in map(str.split, sys.argv[3:]):
-    zone.setdefault(owner.lower(), []).append((kind, words))
+for record in sys.argv[3:]:
+    owner, kind, text = (record + " ").split(" ", 2)
+    zone.setdefault(owner.lower(), []).append((kind, text.strip()))
 
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((sys.argv[1], int(sys.argv[2])))
@@ -31,10 +38,10 @@ while True:
     print("?", owner, wanted)
     records = zone.get(owner, [])
     code = 3 if not records else 2 if records[0][0] == "SERVFAIL" else 0
-    found = [(kind, words) for kind, words in records if kind in (wanted, "CNAME")]
+    found = [(kind, data(kind, text)) for kind, text in records if kind in (wanted, "CNAME")]
     answers = b"".join(
-        name(owner) + struct.pack("!HHIH", TYPES[kind], 1, 60, len(data(kind, words))) + data(kind, words)
-        for kind, words in found
+        name(owner) + struct.pack("!HHIH", TYPES[kind], 1, 60, len(octets)) + octets
+        for kind, octets in found
     )
     flags = 0x8180 | code  # an answer, recursion desired and available
     header = query[:2] + struct.pack("!HHHHH", flags, 1, len(found), 0, 0)

@@ -122,6 +122,19 @@ pub struct Config {
     #[argh(switch)]
     pub loopback_hops: bool,
 
+    /// whether a stranger's letter is asked who wrote it (SPF, DKIM, DMARC): none, note or
+    /// enforce (default none)
+    #[argh(option, arg_name = "RULE", from_str_fn(sender_checks), default = "SenderChecks::None")]
+    pub sender_checks: SenderChecks,
+
+    /// sign the letters of our users with this key
+    #[argh(option, arg_name = "PEM", from_str_fn(path))]
+    pub dkim_key: Option<PathBuf>,
+
+    /// the name of that key in DNS
+    #[argh(option, arg_name = "NAME", from_str_fn(selector))]
+    pub dkim_selector: Option<String>,
+
     /// time until the second attempt, doubled for each further one up to 4 hours
     /// (default 300)
     #[argh(option, arg_name = "SECS", from_str_fn(seconds), default = "minutes(5)")]
@@ -190,6 +203,17 @@ pub struct Config {
     pub relay_timeout: Duration,
 }
 
+/// What is done about letters of strangers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SenderChecks {
+    /// Nothing: nobody is asked.
+    None,
+    /// The verdicts are written into the letter.
+    Note,
+    /// And it is refused, if that is what the owner of its author's domain wants.
+    Enforce,
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Request {
@@ -250,6 +274,9 @@ impl Config {
             return Err(why.to_owned());
         }
         self.check_oauth()?;
+        if self.dkim_key.is_some() != self.dkim_selector.is_some() {
+            return Err("--dkim-key and --dkim-selector need each other".to_owned());
+        }
         if self.smarthost_login.is_some() && self.smarthost_token.is_some() {
             let why = "--smarthost-login and --smarthost-token: one of them is enough";
             return Err(why.to_owned());
@@ -314,6 +341,21 @@ fn host(text: &str) -> Result<(String, u16), String> {
         _ => None,
     }
     .ok_or_else(expected)
+}
+
+fn sender_checks(text: &str) -> Result<SenderChecks, String> {
+    match text {
+        "none" => Ok(SenderChecks::None),
+        "note" => Ok(SenderChecks::Note),
+        "enforce" => Ok(SenderChecks::Enforce),
+        _ => Err("expected none, note or enforce".to_owned()),
+    }
+}
+
+/// One label or more of a name in DNS.
+fn selector(text: &str) -> Result<String, String> {
+    let selector = ascii_domain(text).ok_or("expected a name such as key1")?;
+    Ok(selector)
 }
 
 /// A name that is empty would be the folder we are in, and fill it.

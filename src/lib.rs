@@ -11,6 +11,7 @@
 //!    │         listener.rs   one port: accept, admit, spawn
 //!    │         connection.rs the loop of one client
 //!    │         receive.rs    from 354 to stored: where wire and store meet
+//!    │         trusting.rs   what is asked of trust/ for one letter
 //!    │         relaying.rs   what relay/ needs, made of flags and files
 //!    │         shared.rs     what all threads see
 //!    │         files.rs      what was read from files · certificate.rs, issuer.rs,
@@ -33,6 +34,17 @@
 //!    │         route.rs      where the mail for a domain goes
 //!    │         report/       what the sender is told, pure text: mod.rs, human.rs  for a
 //!    │         person · status.rs  for a program · original.rs  what comes back · fold.rs
+//!    │
+//! trust/       mod.rs        the way through the room
+//!    │         spf/          mod.rs  may this client send for that domain · record.rs  what its
+//!    │         owner wrote · macros.rs  names with % in them
+//!    │         dkim/         mod.rs  what came of a signature · verify.rs · sign.rs · reading.rs
+//!    │         header and body parted · canonical.rs  what is signed · tags.rs, signature.rs,
+//!    │         key.rs  what stands in the field and in DNS
+//!    │         fields.rs     the fields of a header · author.rs  who a reader takes for the author
+//!    │         dmarc.rs      is it one of the two
+//!    │         results.rs    the field that says so · explain.rs  the way there, told
+//!    │         lookups.rs    the DNS of one letter
 //!    │
 //! dns/         mod.rs        questions, and what is known then · exchange.rs  one question
 //!    │         to one server · message.rs  the octets
@@ -90,4 +102,5 @@ pub mod relay;
 pub mod server;
 pub mod smtp;
 pub mod store;
+pub mod trust;
 pub mod wire;

@@ -30,6 +30,7 @@ use crate::smtp::text::printable;
 use crate::store::envelope::{Entry, NextHop, QueuedRecipient, RecipientState, entries};
 use crate::store::queue::Claim;
 use crate::store::spool::Origin;
+use crate::trust::dkim::sign::Signing;
 
 /// Nobody is given up after fewer attempts, however old the letter seems to be: the
 /// clock may have been wrong.
@@ -184,8 +185,15 @@ fn report(
         about: &about,
         original: &Original::read(&mut claim.message()?, letter.dsn.ret)?,
     };
+    let text = report.to_text();
+    let signature = (courier.signer)().and_then(|signer| {
+        let mut signing = Signing::default();
+        signing.write(&text);
+        signer.sign(signing, |domain| site.has_domain(domain), now)
+    });
     let mut draft = courier.spool.draft(&name, "Return-Path: <>\n", None)?;
-    draft.write(&report.to_text())?;
+    draft.write(signature.unwrap_or_default().as_bytes())?;
+    draft.write(&text)?;
     draft.sync()?;
     let letter = draft.letter(ReversePath::Null, MailDsn::default(), now);
     let entries = entries(&letter, recipients, (courier.smarthost)().is_some());

@@ -124,6 +124,7 @@ fn courier(spool: &Arc<Spool>) -> Courier {
         port: 25,
         loopback_hops: false,
         smarthost: Box::new(|| None),
+        signer: Box::new(|| None),
         is_listening: Box::new(|_| false),
         is_our_address: Box::new(|_| false),
         trace: false,

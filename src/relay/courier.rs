@@ -17,6 +17,7 @@ use crate::dns::Resolver;
 use crate::relay::client::Credentials;
 use crate::smtp::site::Site;
 use crate::store::spool::Spool;
+use crate::trust::dkim::sign::Signer;
 
 /// Who carries letters on: everything that all attempts share.
 pub struct Courier {
@@ -32,6 +33,8 @@ pub struct Courier {
     pub loopback_hops: bool,
     /// The server that takes everything, as its files say now.
     pub smarthost: Box<dyn Fn() -> Option<Arc<Smarthost>> + Send + Sync>,
+    /// Who signs our reports, as its file says now.
+    pub signer: Box<dyn Fn() -> Option<Arc<Signer>> + Send + Sync>,
     /// Whether this address and port is one that we listen on.
     pub is_listening: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
     /// Whether we listen on this address, at any port.
@@ -90,6 +93,7 @@ mod tests {
                 port: 25,
                 loopback_hops: false,
                 smarthost: Box::new(|| None),
+                signer: Box::new(|| None),
                 is_listening: Box::new(|_| false),
                 is_our_address: Box::new(|_| false),
                 trace: false,

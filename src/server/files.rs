@@ -25,6 +25,7 @@ use crate::smtp::site::Site;
 use crate::store::aliases;
 use crate::store::text_file::warn_if_readable_by_others;
 use crate::store::users;
+use crate::trust::dkim::sign::Signer;
 use crate::wire::tls::Acceptor;
 
 /// What was read from files.
@@ -35,6 +36,8 @@ pub struct Files {
     pub acceptor: Option<Acceptor>,
     /// The server that takes all our mail for others, if there is one.
     pub smarthost: Option<Arc<Smarthost>>,
+    /// Who signs the letters of our users, if anybody does.
+    pub signer: Option<Arc<Signer>>,
     /// The same for as long as the process lives: see [`Users::new`].
     pub process_secret: [u8; 32],
 }
@@ -63,7 +66,19 @@ pub fn read(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> 
         site.set_aliases(entries).map_err(|error| at(error.line, error.why))?;
     }
     let smarthost = smarthost::read(config)?.map(Arc::new);
-    Ok(Files { site: Arc::new(site), acceptor, smarthost, process_secret })
+    let signer = signer(config)?;
+    Ok(Files { site: Arc::new(site), acceptor, smarthost, signer, process_secret })
+}
+
+/// Reads the key that letters are signed with, if there is one.
+fn signer(config: &Config) -> Result<Option<Arc<Signer>>, String> {
+    let (Some(path), Some(selector)) = (&config.dkim_key, &config.dkim_selector) else {
+        return Ok(None);
+    };
+    warn_if_readable_by_others(path);
+    let text = String::from_utf8_lossy(&octets(path)?).into_owned();
+    let signer = Signer::from_pem(&text, selector);
+    signer.map(Arc::new).map(Some).map_err(|why| format!("{}: {why}", path.display()))
 }
 
 /// A site whose mailboxes are those of its users.

@@ -42,6 +42,7 @@ pub mod receive;
 pub mod relaying;
 pub mod shared;
 pub mod smarthost;
+mod trusting;
 
 pub use crate::config::Config;
 pub use crate::server::shared::Shared;

@@ -16,14 +16,15 @@ use jiff::Timestamp;
 
 use crate::server::clients::{Client, Sending};
 use crate::server::shared::Shared;
+use crate::server::trusting::Trust;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::session::{Envelope, Outcome, Part, Role, Session};
+use crate::smtp::session::{Distrust, Envelope, Outcome, Part, Role, Session};
 use crate::smtp::text::{ascii_address, printable};
 use crate::store::disk::is_full;
 use crate::store::draft::Draft;
 use crate::store::envelope::entries;
 use crate::store::header::Submission;
-use crate::store::spool::{MessageName, Origin};
+use crate::store::spool::{MessageName, Origin, Spool};
 use crate::store::trace::{TraceFields, date};
 use crate::wire::body::{Cleaned, Then, Unstuffer};
 use crate::wire::lines::{Lost, Wire};
@@ -41,6 +42,8 @@ pub struct Incoming<'a> {
     /// Where it goes, until something is wrong with it. A draft that cannot be used goes
     /// at once, and its room on disk with it.
     draft: Result<Draft, Outcome>,
+    /// Who looks at it while it passes: whoever checks who wrote it, or signs it.
+    trust: Trust,
     client: &'a Client,
     /// A shutdown waits for it. Between two chunks too: the client has given us a part of
     /// its message, and would have to send all of it again.
@@ -110,9 +113,11 @@ impl<'a> Incoming<'a> {
         let _sending = client.begin_sending();
         let when = Timestamp::now();
         let name = shared.spool.new_name(when);
-        let draft = draft(wire, session, envelope, client, shared, &name, when);
+        let trust = Trust::begin(session, shared, when);
+        let fields = trace_fields(wire, session, envelope, client, &name, when);
+        let draft = draft(&fields, session, &trust, &shared.spool, &name, when);
         let draft = draft.map_err(|error| fault(&error, &name, client));
-        Incoming { name, when, unstuffer, draft, client, _sending }
+        Incoming { name, when, unstuffer, draft, trust, client, _sending }
     }
 
     /// Reads a message to its final dot.
@@ -163,10 +168,11 @@ impl<'a> Incoming<'a> {
     /// what comes after it.
     fn write(&mut self, arrived: &mut [u8]) -> (usize, Then) {
         let Cleaned { text, taken, then } = self.unstuffer.clean(arrived);
-        if let Ok(draft) = &mut self.draft
-            && let Err(error) = draft.write(text)
-        {
-            self.draft = Err(fault(&error, &self.name, self.client));
+        if let Ok(draft) = &mut self.draft {
+            self.trust.arrived(text);
+            if let Err(error) = draft.write_seen(text, &mut |text| self.trust.stored(text)) {
+                self.draft = Err(fault(&error, &self.name, self.client));
+            }
         }
         (taken, then)
     }
@@ -174,7 +180,10 @@ impl<'a> Incoming<'a> {
     /// After the last chunk: what is missing of the last line end.
     fn complete(&mut self) {
         let Ok(draft) = &mut self.draft else { return };
-        let written = self.unstuffer.finish().map(|end| draft.write(end));
+        let written = self.unstuffer.finish().map(|end| {
+            self.trust.arrived(end);
+            draft.write_seen(end, &mut |text| self.trust.stored(text))
+        });
         match written {
             Some(Ok(())) => {}
             Some(Err(error)) => self.draft = Err(fault(&error, &self.name, self.client)),
@@ -184,29 +193,37 @@ impl<'a> Incoming<'a> {
 
     /// The message is over: stores it, if nothing is wrong with it.
     fn end(self, mut envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
-        let Incoming { name, when, unstuffer, draft, client, _sending } = self;
+        let Incoming { name, when, unstuffer, draft, trust, client, _sending } = self;
         let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
+        let mut verdict = String::new();
         let outcome = match draft {
             Ok(draft) if is_loop(&draft, &mut envelope) => Outcome::Loop,
-            Ok(draft) => store(draft, &name, when, envelope, shared)
+            Ok(mut draft) => trusted(trust, &mut draft, &from, session, client, shared)
+                .and_then(|(what, distrust)| {
+                    verdict = what;
+                    match distrust {
+                        Some(why) => Ok(Outcome::Untrusted(why)),
+                        None => store(draft, &name, when, envelope, shared),
+                    }
+                })
                 .unwrap_or_else(|error| fault(&error, &name, client)),
             Err(outcome) => outcome,
         };
-        log_outcome(&outcome, unstuffer.octets(), &from, count, session, client);
+        let octets = unstuffer.octets();
+        log_outcome(&outcome, octets, &from, count, &verdict, session, client);
         outcome
     }
 }
 
-/// A draft that begins with our own fields.
-fn draft(
+/// Our own fields, with which every message begins.
+fn trace_fields(
     wire: &Wire,
     session: &Session,
     envelope: &Envelope,
     client: &Client,
-    shared: &Shared,
     name: &MessageName,
     when: Timestamp,
-) -> io::Result<Draft> {
+) -> String {
     let encryption = wire.encryption();
     let fields = TraceFields {
         reverse_path: &envelope.reverse_path,
@@ -219,6 +236,18 @@ fn draft(
         only_recipient: envelope.only_address(),
         when,
     };
+    fields.to_text()
+}
+
+/// A draft that begins with our own fields.
+fn draft(
+    fields: &str,
+    session: &Session,
+    trust: &Trust,
+    spool: &Spool,
+    name: &MessageName,
+    when: Timestamp,
+) -> io::Result<Draft> {
     // Mail programs may leave these two to the server that they submit to.
     let submission = match session.role() {
         Role::Smtp => None,
@@ -227,7 +256,24 @@ fn draft(
             message_id: format!("<{}@{}>", name.id, session.site().hostname),
         }),
     };
-    shared.spool.draft(name, &fields.to_text(), submission.as_ref())
+    if trust.is_wanted() {
+        let our_name = trust.is_check().then_some(session.site().hostname.as_str());
+        return spool.draft_held(name, fields, submission.as_ref(), our_name);
+    }
+    spool.draft(name, fields, submission.as_ref())
+}
+
+/// Ends the text of a message, and lets trust/ say what it thinks of it.
+fn trusted(
+    mut trust: Trust,
+    draft: &mut Draft,
+    from: &ReversePath,
+    session: &Session,
+    client: &Client,
+    shared: &Shared,
+) -> io::Result<(String, Option<Distrust>)> {
+    draft.finish(&mut |text| trust.stored(text))?;
+    trust.end(draft, from, session, client, shared)
 }
 
 /// Takes out whoever an alias leads to that has sent this message on before: they have had
@@ -279,6 +325,7 @@ fn log_outcome(
     octets: u64,
     from: &ReversePath,
     recipients: usize,
+    verdict: &str,
     session: &Session,
     client: &Client,
 ) {
@@ -291,5 +338,9 @@ fn log_outcome(
         Outcome::Stored(id) => format!("stored {id}"),
         refused => format!("refused ({refused:?})"),
     };
-    log::info!("{client}: {}: {octets} octets from {}, recipients: {recipients}", what(), from());
+    log::info!(
+        "{client}: {}: {octets} octets from {}, recipients: {recipients}{verdict}",
+        what(),
+        from()
+    );
 }

@@ -9,9 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::dns::{PATIENCE, Resolver};
 use crate::relay::courier::Courier;
-use crate::server::shared::Shared;
+use crate::server::shared::{Shared, resolver};
 
 /// Any will do to find out which way leads to an address.
 const SMTP_PORT: u16 = 25;
@@ -19,16 +18,16 @@ const SMTP_PORT: u16 = 25;
 /// Everything that attempts need.
 pub fn courier(config: &Config, listeners: Vec<SocketAddr>, shared: &Arc<Shared>) -> Courier {
     let (for_site, for_smarthost) = (Arc::clone(shared), Arc::clone(shared));
-    let servers =
-        if config.dns.is_empty() { Resolver::system_servers() } else { config.dns.clone() };
+    let for_signer = Arc::clone(shared);
     let addresses: Vec<IpAddr> = listeners.iter().map(|one| one.ip().to_canonical()).collect();
     Courier {
         spool: Arc::clone(&shared.spool),
         site: Box::new(move || for_site.site()),
-        resolver: Resolver::new(servers, PATIENCE),
+        resolver: resolver(config),
         port: config.relay_port,
         loopback_hops: config.loopback_hops,
         smarthost: Box::new(move || for_smarthost.smarthost()),
+        signer: Box::new(move || for_signer.signer()),
         is_listening: Box::new(move |address| is_listening(&listeners, address)),
         is_our_address: Box::new(move |address| {
             let is_any = addresses.iter().any(IpAddr::is_unspecified);

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, SenderChecks};
+use crate::dns::{PATIENCE, Resolver};
 use crate::relay::courier::Smarthost;
 use crate::relay::worker::Schedule;
 use crate::server::allowance::Allowance;
@@ -19,6 +20,7 @@ use crate::server::failures::Failures;
 use crate::server::files::Files;
 use crate::smtp::site::Site;
 use crate::store::spool::Spool;
+use crate::trust::dkim::sign::Signer;
 use crate::wire::tls::Acceptor;
 
 /// What all threads of a server see.
@@ -36,6 +38,10 @@ pub struct Shared {
     pub allowance: Allowance,
     /// How long a command, a write, or 64 KiB of a message may take.
     pub timeout: Duration,
+    /// What is done about letters of strangers.
+    pub sender_checks: SenderChecks,
+    /// Who is asked about them.
+    pub resolver: Resolver,
     /// Print every dialogue to standard error.
     pub trace: bool,
     files: Mutex<Files>,
@@ -61,6 +67,8 @@ impl Shared {
             failures: Failures::default(),
             allowance: Allowance::new(config.max_per_hour),
             timeout: config.timeout,
+            sender_checks: config.sender_checks,
+            resolver: resolver(config),
             trace: config.trace,
             files: Mutex::new(files),
             is_stopping: AtomicBool::new(false),
@@ -94,6 +102,11 @@ impl Shared {
         self.files().smarthost.clone()
     }
 
+    /// Who signs the letters of our users, if anybody does.
+    pub fn signer(&self) -> Option<Arc<Signer>> {
+        self.files().signer.clone()
+    }
+
     /// What was made up when the process began: see [`Files::process_secret`].
     pub fn process_secret(&self) -> [u8; 32] {
         self.files().process_secret
@@ -108,4 +121,11 @@ impl Shared {
         // Nothing panics while it holds this lock.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks the DNS servers of the flags, or those of the system.
+pub fn resolver(config: &Config) -> Resolver {
+    let servers =
+        if config.dns.is_empty() { Resolver::system_servers() } else { config.dns.clone() };
+    Resolver::new(servers, PATIENCE)
 }

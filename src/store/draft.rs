@@ -11,20 +11,24 @@
 //! Book: docs/07-maildir.md.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::smtp::address::ReversePath;
 use crate::smtp::dsn::MailDsn;
-use crate::store::disk::{create_file, if_there, remove_file, sync_file};
+use crate::store::disk::{create_file, if_there, remove_file, rename, sync_file};
 use crate::store::envelope::Letter;
 use crate::store::header::{Facts, Header, Submission};
 
 /// Room for a short letter in one write. What one read brought of a long one is larger than
 /// this, and goes to the file as it is.
 const BUFFER: usize = 8 * 1024;
+
+/// How much of a letter waits in memory while a field is wanted above it that is known
+/// only at its end. A longer one is copied once, behind that field.
+const HELD: usize = 64 * 1024;
 
 /// A message that is not complete yet, or complete and not delivered yet.
 #[derive(Debug)]
@@ -37,6 +41,15 @@ pub struct Draft {
     received: u64,
     is_received_8bit: bool,
     header: Header,
+    /// Everything after our `Return-Path`, while it waits for a field above it.
+    held: Option<Vec<u8>>,
+}
+
+/// Where the text of a letter goes: on, and past somebody who looks at it.
+struct Passing<'a> {
+    file: &'a mut BufWriter<File>,
+    held: Option<&'a mut Vec<u8>>,
+    seen: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Draft {
@@ -55,15 +68,84 @@ impl Draft {
             file,
             path,
             return_path: return_path.len() as u64 + 1,
-            received: (received.len() + received.lines().count()) as u64,
+            received: crlf_octets(received),
             is_received_8bit: !received.is_ascii(),
             header: Header::new(submission),
+            held: None,
         })
+    }
+
+    /// The same, but a field will be put above the text once all of it is known. Fields
+    /// that claim to be written by `our_name` go.
+    pub fn create_held(
+        path: PathBuf,
+        trace_fields: &str,
+        submission: Option<&Submission>,
+        our_name: Option<&str>,
+    ) -> io::Result<Draft> {
+        let (return_path, rest) = trace_fields.split_once('\n').unwrap_or((trace_fields, ""));
+        let mut draft = Draft::create(path, &format!("{return_path}\n"), submission)?;
+        draft.received = crlf_octets(rest);
+        draft.is_received_8bit = !rest.is_ascii();
+        draft.held = Some(rest.as_bytes().to_vec());
+        if let Some(name) = our_name {
+            draft.header.drop_results_of(name);
+        }
+        Ok(draft)
     }
 
     /// Adds the next part of the message.
     pub fn write(&mut self, text: &[u8]) -> io::Result<()> {
-        self.header.filter(text, &mut self.file)
+        self.write_seen(text, &mut |_| {})
+    }
+
+    /// The same, and shows `seen` what is let through.
+    pub fn write_seen(&mut self, text: &[u8], seen: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let Draft { file, held, header, .. } = self;
+        header.filter(text, &mut Passing { file, held: held.as_mut(), seen })?;
+        if held.as_ref().is_some_and(|held| held.len() > HELD) {
+            file.write_all(&held.take().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// After the last part: what is still missing of the text goes past `seen`, too.
+    pub fn finish(&mut self, seen: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let Draft { file, held, header, .. } = self;
+        header.finish(&mut Passing { file, held: held.as_mut(), seen })
+    }
+
+    /// Puts a field between our `Return-Path` and all the rest, in file form and with its
+    /// line end, or nothing. To be said once, of a draft that was held, after
+    /// [`Draft::finish`].
+    pub fn put_above(&mut self, field: &str) -> io::Result<()> {
+        self.received += crlf_octets(field);
+        if let Some(held) = self.held.take() {
+            self.file.write_all(field.as_bytes())?;
+            return self.file.write_all(&held);
+        }
+        if field.is_empty() {
+            return Ok(());
+        }
+        // Too long to wait in memory: what is in the file is copied behind the field.
+        self.file.flush()?;
+        let path = self.path.with_extension("whole");
+        let copied = self.copy_behind(field, &path);
+        if copied.is_err() {
+            let _ = if_there(remove_file(&path));
+        }
+        self.file = copied?;
+        Ok(())
+    }
+
+    fn copy_behind(&self, field: &str, path: &Path) -> io::Result<BufWriter<File>> {
+        let mut old = File::open(&self.path)?;
+        let mut new = create_file(path)?;
+        io::copy(&mut (&mut old).take(self.return_path), &mut new)?;
+        new.write_all(field.as_bytes())?;
+        io::copy(&mut old, &mut new)?;
+        rename(path, &self.path)?;
+        Ok(BufWriter::with_capacity(BUFFER, new))
     }
 
     /// What is known of the message, without our trace fields; complete after
@@ -76,7 +158,7 @@ impl Draft {
     /// be used: the system may have dropped what it could not write, and would
     /// say that all is well if it were asked again.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.header.finish(&mut self.file)?;
+        self.finish(&mut |_| {})?;
         self.file.flush()?;
         sync_file(self.file.get_ref())
     }
@@ -101,6 +183,26 @@ impl Draft {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+impl Write for Passing<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        (self.seen)(octets);
+        match &mut self.held {
+            Some(held) => held.extend_from_slice(octets),
+            None => self.file.write_all(octets)?,
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many octets lines in file form have as they are sent.
+fn crlf_octets(lines: &str) -> u64 {
+    (lines.len() + lines.lines().count()) as u64
 }
 
 /// The temporary name goes, unless the last of its other names took its place.

@@ -31,6 +31,9 @@ const DELIVERED_TO_LIMIT: usize = 100;
 /// How long each may be: no address that we know is longer.
 const ADDRESS_LIMIT: usize = 1024;
 
+/// How long an `Authentication-Results` field may be.
+const RESULTS_LIMIT: usize = 64 * 1024;
+
 /// Reads a message while it streams by, and lets through what is kept of it.
 #[derive(Debug, Default)]
 pub struct Header {
@@ -46,6 +49,10 @@ pub struct Header {
     wanted: Vec<(&'static str, String)>,
     /// The value of a `Delivered-To` so far.
     delivered_to: Option<Vec<u8>>,
+    /// Whoever writes this name into an `Authentication-Results` claims to be us.
+    our_name: Option<String>,
+    /// Such a field so far, name and all, until it is known who claims to have written it.
+    results: Option<Vec<u8>>,
     facts: Facts,
 }
 
@@ -122,6 +129,12 @@ impl Header {
         Header { whose: Whose::User, wanted, ..Header::default() }
     }
 
+    /// From here on, fields `Authentication-Results` that claim to be written by this host
+    /// go: somebody has forged them (RFC 8601 section 5).
+    pub fn drop_results_of(&mut self, our_name: &str) {
+        self.our_name = Some(our_name.to_owned());
+    }
+
     /// What is known so far.
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -182,7 +195,10 @@ impl Header {
     fn decided(&mut self, at: At, out: &mut impl Write) -> io::Result<()> {
         let start = mem::take(&mut self.start);
         match at {
-            At::Value => self.begin_field(field_name(&start).unwrap_or_default()),
+            At::Value => {
+                self.end_field(out)?;
+                self.begin_field(&start);
+            }
             At::Body if self.whose == Whose::Ours => {}
             At::Body => self.end(start.first().copied(), out)?,
             // The line of a mailbox file.
@@ -192,11 +208,13 @@ impl Header {
         if at == At::Body || !self.is_dropping { self.write(&start, out) } else { Ok(()) }
     }
 
-    fn begin_field(&mut self, name: &[u8]) {
-        self.end_field();
+    fn begin_field(&mut self, start: &[u8]) {
+        let name = field_name(start).unwrap_or_default();
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         let is_hidden = self.whose == Whose::User && (is("Bcc") || is("Resent-Bcc"));
-        self.is_dropping = is_hidden || is("Return-Path");
+        let is_results = self.our_name.is_some() && is("Authentication-Results");
+        self.results = is_results.then(|| start.to_vec());
+        self.is_dropping = is_hidden || is_results || is("Return-Path");
         self.facts.received += usize::from(is("Received"));
         self.wanted.retain(|(name, _)| !is(name));
         let has_room = self.facts.delivered_to.len() < DELIVERED_TO_LIMIT;
@@ -209,20 +227,29 @@ impl Header {
             value.extend_from_slice(octets);
         }
         self.delivered_to.take_if(|value| value.len() > ADDRESS_LIMIT);
+        if let Some(field) = &mut self.results {
+            field.extend_from_slice(octets);
+        }
+        // Longer than anything honest: it goes.
+        self.results.take_if(|field| field.len() > RESULTS_LIMIT);
         if self.is_dropping { Ok(()) } else { self.write(octets, out) }
     }
 
-    fn end_field(&mut self) {
+    fn end_field(&mut self, out: &mut impl Write) -> io::Result<()> {
         if let Some(value) = self.delivered_to.take() {
             let value = String::from_utf8_lossy(&value).replace('\n', "");
             let address = value.trim().trim_start_matches('<').trim_end_matches('>');
             self.facts.delivered_to.push(address.to_owned());
         }
+        match (self.results.take(), &self.our_name) {
+            (Some(field), Some(name)) if !claims_to_be(&field, name) => self.write(&field, out),
+            _ => Ok(()),
+        }
     }
 
     /// The header is over, and this octet follows, if any.
     fn end(&mut self, next: Option<u8>, out: &mut impl Write) -> io::Result<()> {
-        self.end_field();
+        self.end_field(out)?;
         let wanted = mem::take(&mut self.wanted);
         for (name, value) in &wanted {
             self.write(format!("{name}: {value}\n").as_bytes(), out)?;
@@ -262,6 +289,39 @@ fn field_name(start: &[u8]) -> Option<&[u8]> {
 fn is_of_mailbox_file(line: &[u8]) -> bool {
     let is_time = |three: &[u8]| matches!(three, [b'0'..=b'9', b':', b'0'..=b'9']);
     line.starts_with(b"From ") && line.windows(3).any(is_time)
+}
+
+/// Whether an `Authentication-Results` field says that this host wrote it. Comments and
+/// quotes may stand around the name, and a version after it (RFC 8601 section 2.2).
+fn claims_to_be(field: &[u8], our_name: &str) -> bool {
+    let field = String::from_utf8_lossy(field);
+    let mut rest = field.split_once(':').map_or("", |(_, value)| value).trim_start();
+    while let Some(comment) = rest.strip_prefix('(') {
+        rest = after_comment(comment).trim_start();
+    }
+    let name = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().unwrap_or_default().replace('\\', ""),
+        None => rest.split([' ', '\t', '\n', ';', '(']).next().unwrap_or_default().to_owned(),
+    };
+    name.trim().trim_end_matches('.').eq_ignore_ascii_case(our_name.trim_end_matches('.'))
+}
+
+/// What follows a comment, in which others may stand.
+fn after_comment(comment: &str) -> &str {
+    let (mut depth, mut is_quoted) = (1_usize, false);
+    for (at, c) in comment.char_indices() {
+        match c {
+            _ if is_quoted => is_quoted = false,
+            '\\' => is_quoted = true,
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return comment.get(at + 1..).unwrap_or_default();
+        }
+    }
+    ""
 }
 
 fn is_blank(octet: u8) -> bool {

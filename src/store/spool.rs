@@ -148,6 +148,19 @@ impl Spool {
         self.in_folders(|| Draft::create(self.tmp.join(&name.file), trace_fields, submission))
     }
 
+    /// The same, for a message that gets a field above it at its end: see
+    /// [`Draft::create_held`].
+    pub fn draft_held(
+        &self,
+        name: &MessageName,
+        trace_fields: &str,
+        submission: Option<&Submission>,
+        our_name: Option<&str>,
+    ) -> io::Result<Draft> {
+        let path = || self.tmp.join(&name.file);
+        self.in_folders(|| Draft::create_held(path(), trace_fields, submission, our_name))
+    }
+
     /// What still has to go elsewhere.
     pub fn queue(&self) -> &Queue {
         &self.queue

@@ -37,10 +37,9 @@ pub struct DnsServer {
 }
 
 struct Shared {
-    /// Such as `x.example MX 10 mx.example`, each split into words.
-    zone: Vec<Vec<String>>,
+    zone: Vec<ResourceRecord<'static>>,
     /// For questions that begin with this: `x.example`, or `x.example MX`.
-    tricks: Vec<(&'static str, Trick)>,
+    tricks: Vec<(String, Trick)>,
     asked: Mutex<Vec<Asked>>,
     is_ending: AtomicBool,
 }
@@ -56,11 +55,22 @@ impl DnsServer {
     /// The same, and for questions that begin with a text (`x.example`, or
     /// `x.example MX`) it does as told.
     pub fn with_tricks(zone: &[&str], tricks: &[(&'static str, Trick)]) -> DnsServer {
+        let words = |line: &&str| line.split(' ').map(str::to_owned).collect::<Vec<String>>();
+        let zone = zone.iter().map(|line| record(&words(line))).collect();
+        let tricks = tricks.iter().map(|(of, trick)| ((*of).to_owned(), *trick)).collect();
+        DnsServer::with_records(zone, tricks)
+    }
+
+    /// The same, with records that no line of text could hold.
+    pub fn with_records(
+        zone: Vec<ResourceRecord<'static>>,
+        tricks: Vec<(String, Trick)>,
+    ) -> DnsServer {
         let (tcp, udp) = same_port();
         let address = tcp.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            zone: zone.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect(),
-            tricks: tricks.to_vec(),
+            zone,
+            tricks,
             asked: Mutex::new(Vec::new()),
             is_ending: AtomicBool::new(false),
         });
@@ -143,17 +153,22 @@ impl Shared {
         self.asked.lock().unwrap().push(Asked { question: question.clone(), id, port, over_tcp });
 
         let mut reply = query.into_reply();
-        let mut owner = name;
+        let mut owner = name.to_ascii_lowercase();
         // An alias of an alias is followed, a circle not for ever.
         for _ in 0..10 {
-            let of_owner = || self.zone.iter().filter(|line| line[0].eq_ignore_ascii_case(&owner));
-            let exists = self.zone.iter().any(|line| line[0].ends_with(&owner));
+            let name = |record: &ResourceRecord| record.name.to_string().to_ascii_lowercase();
+            let of_owner = || self.zone.iter().filter(|record| name(record) == owner);
+            let exists = self.zone.iter().any(|record| name(record).ends_with(&owner));
             *reply.rcode_mut() = if exists { RCODE::NoError } else { RCODE::NameError };
-            let wanted = |line: &&Vec<String>| line[1] == format!("{kind:?}");
-            reply.answers.extend(of_owner().filter(wanted).map(|line| record(line)));
-            let Some(alias) = of_owner().find(|line| line[1] == "CNAME") else { break };
-            reply.answers.push(record(alias));
-            owner = alias[2].clone();
+            let wanted = |record: &&ResourceRecord| record.rdata.type_code() == kind;
+            reply.answers.extend(of_owner().filter(wanted).cloned());
+            let mut aliases = of_owner().filter_map(|record| match &record.rdata {
+                RData::CNAME(alias) => Some((record, alias.0.to_string())),
+                _ => None,
+            });
+            let Some((alias, target)) = aliases.next() else { break };
+            reply.answers.push(alias.clone());
+            owner = target.to_ascii_lowercase();
         }
         let trick = self.tricks.iter().find(|(of, _)| {
             question.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
@@ -204,7 +219,6 @@ pub mod tricks {
 }
 
 fn record(line: &[String]) -> ResourceRecord<'static> {
-    let name = |text: &str| Name::new(text).unwrap().into_owned();
     let data = match line[1].as_str() {
         "A" => RData::A(A { address: line[2].parse::<Ipv4Addr>().unwrap().to_bits() }),
         "AAAA" => RData::AAAA(AAAA { address: line[2].parse::<Ipv6Addr>().unwrap().to_bits() }),
@@ -221,6 +235,11 @@ fn record(line: &[String]) -> ResourceRecord<'static> {
         kind => panic!("no records of type {kind}"),
     };
     ResourceRecord::new(name(&line[0]), CLASS::IN, 60, data)
+}
+
+/// A name as DNS has it; a dot at the end may be there or not.
+pub fn name(text: &str) -> Name<'static> {
+    Name::new(text.strip_suffix('.').unwrap_or(text)).unwrap().into_owned()
 }
 
 /// The port of a TCP listener is usually free for UDP as well.

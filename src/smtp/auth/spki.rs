@@ -60,6 +60,16 @@ fn key(der: &[u8]) -> Result<PublicKey, &'static str> {
     }
 }
 
+/// Modulus and exponent of an RSA key, as a `SubjectPublicKeyInfo` or bare (RFC 8017
+/// appendix A.1.1): DKIM has keys of both forms, though RFC 6376 speaks of the second.
+pub fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    match kind_and_key(der) {
+        Some((RSA, key)) => modulus_and_exponent(key),
+        Some(_) => None,
+        None => modulus_and_exponent(der),
+    }
+}
+
 /// `SEQUENCE { SEQUENCE { kind }, BIT STRING { key } }`
 fn kind_and_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (outer, _) = value(SEQUENCE, der)?;

@@ -312,6 +312,29 @@ pub fn relaying_denied() -> Reply {
     Reply::new(550, (7, 1), "relaying denied, that domain is not served here")
 }
 
+/// 550 5.7.26: nobody has proven to be the author, and the owner of the author's domain
+/// wants such letters refused (RFC 7372 section 3.3).
+pub fn dmarc_fails() -> Reply {
+    Reply::new(550, (7, 26), "DMARC: the owner of the domain in From wants this refused")
+}
+
+/// 550 5.7.23: the client may not send for the domain of the sender (RFC 7372 section 3.2).
+/// `why` is what the owner says, if anything.
+pub fn spf_fails(why: Option<&str>) -> Reply {
+    let why = why.unwrap_or("you may not send for it");
+    Reply::new(550, (7, 23), format!("SPF: the owner of the sender's domain says: {why}"))
+}
+
+/// 451 4.7.26: DNS has no answer about the author, and perhaps has one later.
+pub fn dmarc_later() -> Reply {
+    Reply::new(451, (7, 26), "DMARC: DNS has no answer about the domain in From, come back later")
+}
+
+/// 451 4.7.24: DNS has no answer about the sender (RFC 7372 section 3.2).
+pub fn spf_later() -> Reply {
+    Reply::new(451, (7, 24), "SPF: DNS has no answer about the sender's domain, come back later")
+}
+
 /// 552 5.3.4: the message is larger than the SIZE announced in EHLO (RFC 1870).
 pub fn too_big(limit: u64) -> Reply {
     Reply::new(552, (3, 4), format!("message too big, the limit is {limit} octets"))

@@ -32,7 +32,9 @@ use crate::smtp::session::patience::{Patience, is_errand};
 use crate::smtp::session::shown::{is_auth, is_bdat};
 use crate::smtp::site::Site;
 
-pub use crate::smtp::session::step::{BadLine, Farewell, Next, Note, Outcome, Outside, Part, Step};
+pub use crate::smtp::session::step::{
+    BadLine, Distrust, Farewell, Next, Note, Outcome, Outside, Part, Step,
+};
 use crate::smtp::session::transaction::refuse_chunk;
 pub use crate::smtp::session::transaction::{Envelope, Recipient};
 
@@ -245,6 +247,10 @@ impl Session {
             Outcome::NoRoom => reply::no_room(),
             Outcome::Failed => reply::local_fault(),
             Outcome::BareNewline => reply::bare_newline_in_message(),
+            Outcome::Untrusted(Distrust::Dmarc) => reply::dmarc_fails(),
+            Outcome::Untrusted(Distrust::Spf(why)) => reply::spf_fails(why.as_deref()),
+            Outcome::Untrusted(Distrust::DmarcLater) => reply::dmarc_later(),
+            Outcome::Untrusted(Distrust::SpfLater) => reply::spf_later(),
         };
         let enough = match reply.kind() {
             Kind::Done => {

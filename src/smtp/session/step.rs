@@ -150,6 +150,21 @@ pub enum Outcome {
     NoRoom,
     /// Another fault of ours, which the log tells.
     Failed,
+    /// Nobody knows who really wrote it, and we were told to ask.
+    Untrusted(Distrust),
+}
+
+/// Why a letter of a stranger is refused (RFC 7372 section 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Distrust {
+    /// DMARC fails, and the owner of the author's domain says reject.
+    Dmarc,
+    /// SPF fails; perhaps with what the owner says to those who may not.
+    Spf(Option<String>),
+    /// DMARC has no answer today.
+    DmarcLater,
+    /// SPF has none.
+    SpfLater,
 }
 
 /// What the session cannot see by itself. The connection tells it before each line and

@@ -1,0 +1,123 @@
+//! What is asked of trust/ for one letter: check it, sign it, or neither.
+//!
+//! In: whose letter it is, its octets as they pass, and at the end its draft. Out: a field
+//! above the text of the draft, or the reason why the letter is refused. Letters of
+//! strangers are checked where `--sender-checks` says so; those of users who have logged in
+//! are signed, if there is a key. Of all others nothing is asked, and nothing is kept.
+//!
+//! Book: docs/16-trust.md.
+
+use std::io;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::config::SenderChecks;
+use crate::server::clients::Client;
+use crate::server::shared::Shared;
+use crate::smtp::address::ReversePath;
+use crate::smtp::session::{Distrust, Role, Session};
+use crate::smtp::text::ascii_address;
+use crate::store::draft::Draft;
+use crate::trust::dkim::sign::Signing;
+use crate::trust::dkim::verify::Verifier;
+use crate::trust::explain::Steps;
+use crate::trust::lookups::{Lookups, PATIENCE};
+use crate::trust::results::Verdicts;
+use crate::trust::spf::Request;
+
+/// What is done with a letter.
+#[derive(Debug)]
+pub enum Trust {
+    /// Nothing.
+    Nothing,
+    /// It is a stranger's, and is checked.
+    Check(Box<Verifier>),
+    /// It is a user's, and is signed.
+    Sign(Box<Signing>),
+}
+
+impl Trust {
+    /// For a letter that begins now.
+    pub fn begin(session: &Session, shared: &Shared, now: Timestamp) -> Trust {
+        if session.user().is_some() && shared.signer().is_some() {
+            return Trust::Sign(Box::default());
+        }
+        let is_strangers = session.user().is_none() && session.role() == Role::Smtp;
+        if is_strangers && shared.sender_checks != SenderChecks::None {
+            return Trust::Check(Box::new(Verifier::new(now)));
+        }
+        Trust::Nothing
+    }
+
+    /// Whether a field is put above the letter at its end.
+    pub fn is_wanted(&self) -> bool {
+        !matches!(self, Trust::Nothing)
+    }
+
+    /// Whether fields that claim to be ours are forged: they came with a stranger's letter.
+    pub fn is_check(&self) -> bool {
+        matches!(self, Trust::Check(_))
+    }
+
+    /// The next part of the letter, as it came.
+    pub fn arrived(&mut self, text: &[u8]) {
+        if let Trust::Check(verifier) = self {
+            verifier.write(text);
+        }
+    }
+
+    /// The next part of the letter, as it is stored.
+    pub fn stored(&mut self, text: &[u8]) {
+        if let Trust::Sign(signing) = self {
+            signing.write(text);
+        }
+    }
+
+    /// The letter is complete: puts the field above it. Gives the words for the log, and
+    /// why the letter is refused, if it is. The client waits meanwhile, as long as DNS may
+    /// take for one letter.
+    pub fn end(
+        self,
+        draft: &mut Draft,
+        from: &ReversePath,
+        session: &Session,
+        client: &Client,
+        shared: &Shared,
+    ) -> io::Result<(String, Option<Distrust>)> {
+        let now = Timestamp::now();
+        match self {
+            Trust::Nothing => Ok((String::new(), None)),
+            Trust::Sign(signing) => {
+                let site = session.site();
+                let signer = shared.signer();
+                let field = signer.and_then(|signer| {
+                    signer.sign(*signing, |domain| site.has_domain(domain), now)
+                });
+                let what = if field.is_some() { ", signed" } else { "" };
+                draft.put_above(&field.unwrap_or_default())?;
+                Ok((what.to_owned(), None))
+            }
+            Trust::Check(verifier) => {
+                let mail_from = match from {
+                    ReversePath::Null => String::new(),
+                    ReversePath::Mailbox(mailbox) => ascii_address(&mailbox.to_string()),
+                };
+                let helo = String::from_utf8_lossy(session.client_name());
+                let hostname = &session.site().hostname;
+                let request = Request {
+                    ip: client.address().ip(),
+                    helo: &helo,
+                    mail_from: &mail_from,
+                    receiver: hostname,
+                    now,
+                };
+                let lookups = Lookups::new(&shared.resolver, Instant::now() + PATIENCE);
+                let verdicts = Verdicts::find(&request, *verifier, &lookups, &mut Steps::silent());
+                draft.put_above(&verdicts.to_field(hostname, &request))?;
+                let wants = shared.sender_checks == SenderChecks::Enforce;
+                Ok((format!(", {verdicts}"), verdicts.distrust().filter(|_| wants)))
+            }
+        }
+    }
+}

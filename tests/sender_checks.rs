@@ -1,0 +1,238 @@
+//! `--sender-checks` and `--dkim-key` over SMTP, with a DNS server on loopback: what is
+//! written into a letter, what is refused, and what is signed.
+//!
+//! Book: docs/16-trust.md.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+mod common;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ehlo::dns::Resolver;
+use ehlo::trust::dkim::DkimResult;
+use ehlo::trust::dkim::sign::{Signer, Signing};
+use ehlo::trust::dkim::verify::Verifier;
+use ehlo::trust::explain::Steps;
+use ehlo::trust::lookups::Lookups;
+use jiff::Timestamp;
+use simple_dns::rdata::{RData, TXT};
+use simple_dns::{CLASS, CharacterString, ResourceRecord};
+
+use common::dns::{DnsServer, Trick, name, tricks};
+use common::{Client, TestServer};
+
+/// The public half of `tests/trust/ed25519.pem`.
+const KEY: &str = "v=DKIM1; k=ed25519; p=kkTMyZ5gUfaUx/FRi3rRQxxffnsaTvS536LvOKrnRoA=";
+const OURS: &str = "Authentication-Results: localhost;";
+
+/// Domains whose owners have said something about 127.0.0.1, and about letters that fail.
+fn dns() -> DnsServer {
+    let records = [
+        ("pass.example", "v=spf1 ip4:127.0.0.1 -all"),
+        ("_dmarc.pass.example", "v=DMARC1; p=reject"),
+        ("fail.example", "v=spf1 ip4:192.0.2.1 -all exp=why.fail.example"),
+        ("why.fail.example", "%{i} is not ours"),
+        ("bank.example", "v=spf1 -all"),
+        ("_dmarc.bank.example", "v=DMARC1; p=reject"),
+        ("quiet.example", "v=spf1 -all"),
+        ("_dmarc.quiet.example", "v=DMARC1; p=quarantine"),
+        ("key._domainkey.bank.example", KEY),
+        ("key._domainkey.localhost.example", KEY),
+    ];
+    let record = |(owner, text): &(&str, &str)| {
+        let string = CharacterString::new(text.as_bytes()).unwrap().into_owned();
+        let data = RData::TXT(TXT::new().with_char_string(string));
+        ResourceRecord::new(name(owner), CLASS::IN, 60, data)
+    };
+    let failing = [
+        ("later.example TXT".to_owned(), Trick::Udp(tricks::failure)),
+        ("_dmarc.slow.example TXT".to_owned(), Trick::Udp(tricks::failure)),
+    ];
+    DnsServer::with_records(records.iter().map(record).collect(), failing.to_vec())
+}
+
+fn server(dns: &DnsServer, rule: &str) -> TestServer {
+    let dns = dns.address.to_string();
+    TestServer::start(&["--dns", &dns, "--sender-checks", rule])
+}
+
+/// One letter for bob, and the reply to its final dot.
+fn send(server: SocketAddr, from: &str, letter: &str) -> String {
+    let mut client = Client::connect(server);
+    let mail = format!("MAIL FROM:<{from}>");
+    client.all_granted(&["EHLO mail.client.example", &mail, "RCPT TO:<bob@localhost>", "DATA"]);
+    client.message(letter.replace('\n', "\r\n"))
+}
+
+/// The only letter of bob as it is in its file.
+fn stored(server: &TestServer) -> String {
+    let files = server.new_files("bob");
+    assert_eq!(files.len(), 1);
+    String::from_utf8_lossy(&fs::read(&files[0]).unwrap()).into_owned()
+}
+
+/// The letter with a signature of a domain in front.
+fn signed(domain: &str, letter: &str) -> String {
+    let pem = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trust/ed25519.pem"));
+    let signer = Signer::from_pem(&pem.unwrap(), "key").unwrap();
+    let mut signing = Signing::default();
+    signing.write(letter.as_bytes());
+    signer.sign(signing, |author| author == domain, Timestamp::now()).unwrap() + letter
+}
+
+#[test]
+fn note_writes_what_was_found_above_the_letter_and_takes_it() {
+    let dns = dns();
+    for (from, author, expected) in [
+        ("ann@pass.example", "ann@pass.example", "spf=pass smtp.mailfrom=ann@pass.example"),
+        ("ann@pass.example", "ann@pass.example", "dmarc=pass (the owner wants: reject)"),
+        ("ann@fail.example", "ann@fail.example", "spf=fail smtp.mailfrom=ann@fail.example"),
+        ("ann@none.example", "ann@none.example", "spf=none smtp.mailfrom=ann@none.example"),
+        ("ann@later.example", "ann@none.example", "spf=temperror"),
+        ("ann@pass.example", "eve@bank.example", "dmarc=fail (the owner wants: reject)"),
+        ("", "ann@none.example", "spf=none smtp.helo=mail.client.example"),
+        ("ann@pass.example", "a@pass.example, b@bank.example", "dmarc=fail"),
+    ] {
+        let server = server(&dns, "note");
+        let letter = format!("From: {author}\nSubject: x\n\nhello\n");
+        assert!(send(server.address, from, &letter).starts_with("250 2.6.0"), "{from}");
+        let text = stored(&server);
+        let (return_path, rest) = text.split_once('\n').unwrap();
+        assert_eq!(return_path, format!("Return-Path: <{from}>"));
+        assert!(rest.starts_with(OURS) && rest.contains(expected), "{expected}\n{text}");
+        assert!(rest.contains("\nReceived: from mail.client.example ") && text.ends_with(&letter));
+    }
+}
+
+#[test]
+fn enforce_refuses_what_owners_want_refused_and_says_why() {
+    let dns = dns();
+    for (from, author, expected) in [
+        ("ann@pass.example", "eve@bank.example", "550 5.7.26 "),
+        ("ann@bank.example", "ann@bank.example", "550 5.7.26 "),
+        ("ann@fail.example", "ann@fail.example", "550 5.7.23 "),
+        ("ann@later.example", "ann@none.example", "451 4.7.24 "),
+        ("ann@none.example", "ann@slow.example", "451 4.7.26 "),
+        ("ann@quiet.example", "ann@quiet.example", "250 2.6.0 "),
+        ("ann@pass.example", "ann@pass.example", "250 2.6.0 "),
+        ("ann@none.example", "ann@none.example", "250 2.6.0 "),
+        // Two authors are no way around the policy of one of them.
+        ("ann@pass.example", "ann@pass.example, eve@bank.example", "550 5.7.26 "),
+    ] {
+        let server = server(&dns, "enforce");
+        let reply = send(server.address, from, &format!("From: {author}\n\nhello\n"));
+        assert!(reply.starts_with(expected), "{from} {author}: {reply}");
+        if from == "ann@fail.example" {
+            assert!(reply.ends_with("127.0.0.1 is not ours"), "{reply}");
+        }
+        let is_taken = expected.starts_with('2');
+        assert_eq!(server.new_files("bob").len(), usize::from(is_taken), "{from}");
+        assert!(server.drafts().is_empty());
+    }
+}
+
+#[test]
+fn a_forwarded_letter_fails_spf_and_lives_by_its_signature() {
+    let dns = dns();
+    let server = server(&dns, "enforce");
+    let letter = signed("bank.example", "From: ann@bank.example\nSubject: x\n\nhello\n");
+    assert!(send(server.address, "ann@bank.example", &letter).starts_with("250 2.6.0"));
+    let text = stored(&server);
+    for expected in ["spf=fail", "dkim=pass", "header.d=bank.example", "dmarc=pass"] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    let changed = letter.replace("hello", "hullo");
+    assert!(send(server.address, "ann@bank.example", &changed).starts_with("550 5.7.26 "));
+}
+
+#[test]
+fn forged_results_go_and_those_of_others_stay() {
+    let dns = dns();
+    let server = server(&dns, "note");
+    let letter = "Authentication-Results: localhost; spf=pass one\n\
+                  authentication-results :\n\t(a (b) comment) LOCALHOST. 1; spf=pass two\n\
+                  Authentication-Results: \"localhost\"; spf=pass\n three\n\
+                  Authentication-Results: other.example; spf=pass four\n\
+                  From: ann@none.example\n\
+                  Authentication-Results: localhost.evil.example; spf=pass five\n\nhello\n";
+    assert!(send(server.address, "ann@none.example", letter).starts_with("250"));
+    let text = stored(&server);
+    assert_eq!(text.matches("localhost;").count(), 1, "{text}");
+    for (word, stays) in
+        [("one", false), ("two", false), ("three", false), ("four", true), ("five", true)]
+    {
+        assert_eq!(text.contains(&format!(" {word}\n")), stays, "{word}\n{text}");
+    }
+    assert!(text.contains("\nFrom: ann@none.example\n") && text.ends_with("\n\nhello\n"));
+}
+
+#[test]
+fn a_letter_too_long_for_memory_is_whole_behind_the_field() {
+    let dns = dns();
+    let server = server(&dns, "note");
+    let body: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    let letter = signed("bank.example", &format!("From: ann@bank.example\n\n{body}"));
+    assert!(letter.len() > 200_000);
+    assert!(send(server.address, "ann@none.example", &letter).starts_with("250"));
+    let text = stored(&server);
+    assert!(text.contains(OURS) && text.contains("dkim=pass") && text.ends_with(&letter));
+    assert!(server.drafts().is_empty());
+}
+
+#[test]
+fn chunks_are_checked_like_any_letter() {
+    let dns = dns();
+    let server = server(&dns, "enforce");
+    let letter = signed("bank.example", "From: ann@bank.example\n\nhello\n").replace('\n', "\r\n");
+    let (one, two) = letter.split_at(100);
+    let mut client = Client::connect(server.address);
+    client.all_granted(&[
+        "EHLO c.example",
+        "MAIL FROM:<x@none.example>",
+        "RCPT TO:<bob@localhost>",
+    ]);
+    client.send(format!("BDAT {}\r\n{one}", one.len()));
+    assert_eq!(&client.reply()[..3], "250");
+    client.send(format!("BDAT {} LAST\r\n{two}", two.len()));
+    assert!(client.reply().starts_with("250 2.6.0"));
+    assert!(stored(&server).contains("dkim=pass"));
+}
+
+#[test]
+fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
+    let dns = dns();
+    let flags = [
+        "users ann:{PLAIN}secret".to_owned(),
+        "role submission".to_owned(),
+        "--allow-plain-auth --sender-checks enforce --hostname localhost.example".to_owned(),
+        format!("--dns {} --dkim-selector key", dns.address),
+        format!("--dkim-key {}/tests/trust/ed25519.pem", env!("CARGO_MANIFEST_DIR")),
+    ];
+    let server = TestServer::with_needs(&flags);
+    let mut client = Client::connect(server.address);
+    client.all_granted(&["EHLO c.example", "AUTH PLAIN AGFubgBzZWNyZXQ="]);
+    client.all_granted(&[
+        "MAIL FROM:<ann@localhost.example>",
+        "RCPT TO:<ann@localhost.example>",
+        "DATA",
+    ]);
+    // Bcc goes, Date and Message-ID come, and all that is signed.
+    let letter =
+        "From: ann@localhost.example\r\nBcc: bob@localhost.example\r\nSubject: x\r\n\r\nhello\r\n";
+    assert!(client.message(letter).starts_with("250"));
+
+    let file = common::files(&server.spool().join("mail/localhost.example/ann/new")).remove(0);
+    let text = fs::read_to_string(file).unwrap();
+    assert!(!text.contains("Authentication-Results") && !text.contains("Bcc"), "{text}");
+    let at = text.find("DKIM-Signature: v=1; a=ed25519-sha256;").unwrap();
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
+    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
+    let mut verifier = Verifier::new(Timestamp::now());
+    verifier.write(&text.as_bytes()[at..]);
+    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
+    assert_eq!(verdicts[0].result, DkimResult::Pass, "{text}");
+    assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID;"), "{text}");
+}
