@@ -87,7 +87,9 @@
 //!              dsn.rs        what a sender wants to be told (DSN)
 //!              text.rs       client text made harmless
 //!
-//! dialogue.rs  plays scripts against a server; nothing here uses it
+//! dialogue/    mod.rs        plays scripts against a server; nothing here uses it · script.rs
+//!              what a script says · player.rs  its client · connection.rs  in clear or
+//!              under TLS · judge.rs  which answer is the right one
 //! ```
 //!
 //! `store/` and `wire/` do not know each other. `smtp/` is pure: it opens no

@@ -175,7 +175,7 @@ fn play(fence: &Fence) -> Result<(), String> {
     }
     let server = TestServer::with_needs(dialogue.needs());
     dialogue.play(server.address).map_err(|error| match error {
-        PlayError::Differs { line, expected, found } => {
+        PlayError::Differs { line, expected, found, .. } => {
             let (page, _) = place.rsplit_once(':').unwrap();
             format!("{page}:{}: expected `{expected}`, found `{found}`", fence.line + line)
         }

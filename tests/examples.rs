@@ -121,36 +121,6 @@ fn send_says_what_is_wrong_with_its_flags_or_the_server() {
     }
 }
 
-#[test]
-fn check_tells_right_from_wrong_in_its_exit_code() {
-    let server = TestServer::start(&[]);
-    let folder = tempfile::tempdir().unwrap();
-    let check = |script: &str| {
-        let file = folder.path().join("a_claim.smtp");
-        fs::write(&file, script).unwrap();
-        let output = example("check").arg(server.address.to_string()).arg(&file).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, text) = check("S: 220 *\nC: NOOP\nS: 250 *\n");
-    assert_eq!(
-        (code, text.as_str()),
-        (Some(0), "ok    a claim\n1 right, 0 wrong, 0 passed over\n")
-    );
-    let (code, text) = check("S: 220 *\nC: NOOP\nS: 251 *\n");
-    assert_eq!(code, Some(1));
-    assert!(text.contains("line 3: expected `251 *`, found `250 2.0.0 ok`"), "{text}");
-    assert_eq!(check("nonsense").0, Some(2));
-}
-
-#[test]
-fn check_plays_all_dialogues_that_need_nothing_against_a_plain_server() {
-    let server = TestServer::start(&["--max-per-client", "0"]);
-    let output = example("check").arg(server.address.to_string()).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains(" 0 wrong, "), "{text}");
-}
-
 /// Chapter 2 shows what its plain loop does wrong: these are its dialogues.
 #[test]
 fn the_plain_loop_is_as_wrong_as_chapter_2_says() {

@@ -1,0 +1,271 @@
+//! Plays all dialogues against one server, several at a time, until the end of either.
+//!
+//! In: an address, dialogues, and rules. Out: what came of each. A server that takes fewer
+//! connections gets fewer; one that does not greet any more is dead, and the rest is not
+//! tried. What is not asked here: whether an answer is right; `ehlo::dialogue` knows.
+//!
+//! Book: docs/03-replies.md.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ehlo::dialogue::{Game, Judge, PlayError, Terms};
+
+use crate::tasks::Task;
+
+/// How often a server that does not greet is asked again, and how long apart: a restart, or
+/// the end of a connection that it still waits for, takes a moment.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How the user wants servers to be graded.
+pub struct Rules {
+    pub texts: bool,
+    pub patience: Duration,
+    pub mailboxes: Vec<String>,
+    pub have: Vec<String>,
+    pub jobs: usize,
+}
+
+/// What came of one dialogue.
+pub enum Outcome {
+    Right,
+    /// What went wrong, and all that was said until then.
+    Wrong(PlayError, Vec<String>),
+    /// What the server would have to announce or to be.
+    Skipped(Vec<String>),
+    /// The server was dead by then.
+    NotTried,
+}
+
+/// What came of one server.
+pub struct Grade {
+    pub server: String,
+    /// One for each task, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// Why not all could be tried.
+    pub stopped: Option<String>,
+    pub time: Duration,
+}
+
+impl Grade {
+    pub fn wrong(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Wrong(..))).count()
+    }
+}
+
+/// What the workers share.
+struct Court<'a> {
+    server: SocketAddr,
+    tasks: &'a [Task],
+    terms: Terms,
+    /// What is still to be played, and how often each was turned away.
+    left: Mutex<VecDeque<(usize, u32)>>,
+    workers: Mutex<usize>,
+    stopped: Mutex<Option<String>>,
+}
+
+/// Grades a server. Each outcome goes to `tell` too, in order; where that gives false, nobody
+/// wants to know any more.
+pub fn grade(
+    name: &str,
+    server: SocketAddr,
+    tasks: &[Task],
+    rules: &Rules,
+    tell: impl Fn(&Task, &Outcome) -> bool,
+) -> Grade {
+    let begin = Instant::now();
+    let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+    let stopped = match meet(server, rules) {
+        Err(why) => Some(why),
+        Ok((announced, jobs)) => {
+            let enhanced = announced.iter().any(|keyword| keyword == "ENHANCEDSTATUSCODES");
+            let judge = if rules.texts { Judge::Texts } else { Judge::Codes { enhanced } };
+            let mut left = VecDeque::new();
+            for (number, task) in tasks.iter().enumerate() {
+                let missing = task.missing(&announced, &rules.have);
+                if missing.is_empty() || task.is_named {
+                    left.push_back((number, 0));
+                } else {
+                    let missing = missing.into_iter().map(str::to_owned).collect();
+                    outcomes.insert(number, Outcome::Skipped(missing));
+                }
+            }
+            let terms =
+                Terms { judge, patience: rules.patience, mailboxes: rules.mailboxes.clone() };
+            let court = Court {
+                server,
+                tasks,
+                terms,
+                left: Mutex::new(left),
+                workers: Mutex::new(jobs),
+                stopped: Mutex::new(None),
+            };
+            court.hold(&mut outcomes, jobs, tell);
+            court.stopped.into_inner().unwrap_or_default()
+        }
+    };
+    let outcome = |number| outcomes.remove(&number).unwrap_or(Outcome::NotTried);
+    let outcomes = (0..tasks.len()).map(outcome).collect();
+    Grade { server: name.to_owned(), outcomes, stopped, time: begin.elapsed() }
+}
+
+impl Court<'_> {
+    /// Lets the workers play, and tells each outcome as soon as those before it are known.
+    fn hold(
+        &self,
+        outcomes: &mut BTreeMap<usize, Outcome>,
+        jobs: usize,
+        tell: impl Fn(&Task, &Outcome) -> bool,
+    ) {
+        thread::scope(|scope| {
+            let (sender, played) = mpsc::channel();
+            for _ in 0..jobs {
+                let sender = sender.clone();
+                scope.spawn(move || self.work(&sender));
+            }
+            drop(sender);
+            let mut told = 0;
+            loop {
+                while let (Some(task), Some(outcome)) = (self.tasks.get(told), outcomes.get(&told))
+                {
+                    told += 1;
+                    if !tell(task, outcome) {
+                        self.stop("nobody reads the results");
+                    }
+                }
+                let Ok((number, outcome)) = played.recv() else { break };
+                outcomes.insert(number, outcome);
+            }
+        });
+    }
+
+    /// One worker: plays until nothing is left.
+    fn work(&self, sender: &Sender<(usize, Outcome)>) {
+        while let Some((number, tries, task)) = self.next() {
+            let Game { said, result } = task.dialogue.play_under(self.server, &self.terms);
+            let Err(error) = result else {
+                let _ = sender.send((number, Outcome::Right));
+                continue;
+            };
+            let is_silence = matches!(error, PlayError::Differs { is_silence: true, .. });
+            let was_turned_away = said.iter().all(|line| line.starts_with("S: 421"));
+            if was_turned_away && tries + 1 < TRIES {
+                self.put_back(number, tries + 1);
+                if self.may_leave() {
+                    return;
+                }
+            } else {
+                let _ = sender.send((number, Outcome::Wrong(error, said)));
+            }
+            if is_silence || was_turned_away {
+                self.look_for_life(&task.claim);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(usize, u32, &Task)> {
+        if self.stopped.lock().is_ok_and(|stopped| stopped.is_some()) {
+            return None;
+        }
+        let (number, tries) = self.left.lock().ok()?.pop_front()?;
+        Some((number, tries, self.tasks.get(number)?))
+    }
+
+    fn put_back(&self, number: usize, tries: u32) {
+        if let Ok(mut left) = self.left.lock() {
+            left.push_back((number, tries));
+        }
+    }
+
+    /// A server that turns somebody away has too many of us. The last one stays.
+    fn may_leave(&self) -> bool {
+        let Ok(mut workers) = self.workers.lock() else { return true };
+        let may_leave = *workers > 1;
+        *workers -= usize::from(may_leave);
+        may_leave
+    }
+
+    /// Stops everything if the server does not greet any more.
+    fn look_for_life(&self, claim: &str) {
+        for _ in 0..TRIES {
+            if let Ok(server) = greeted(self.server, self.terms.patience) {
+                return leave(server);
+            }
+            thread::sleep(PAUSE);
+        }
+        self.stop(&format!("the server greets nobody any more, since \"{claim}\""));
+    }
+
+    fn stop(&self, why: &str) {
+        if let Ok(mut stopped) = self.stopped.lock() {
+            stopped.get_or_insert_with(|| why.to_owned());
+        }
+    }
+}
+
+/// What the server announces, and how many connections it takes at a time, up to `jobs`: a
+/// plain loop serves one client after the other, and lets the second one wait.
+fn meet(server: SocketAddr, rules: &Rules) -> Result<(Vec<String>, usize), String> {
+    let mut first = greeted(server, rules.patience).map_err(|error| error.to_string())?;
+    let announced = announced(&mut first);
+    let mut open = vec![first];
+    while open.len() < rules.jobs {
+        let Ok(another) = greeted(server, rules.patience) else { break };
+        open.push(another);
+    }
+    let jobs = open.len();
+    open.into_iter().for_each(leave);
+    Ok((announced, jobs))
+}
+
+/// Says good-bye and waits until the server has heard it, so that our place is free again.
+fn leave(mut server: BufReader<TcpStream>) {
+    let said = server.get_mut().write_all(b"QUIT\r\n");
+    let _ = said.and_then(|()| io::copy(&mut server, &mut io::sink()));
+}
+
+/// A connection on which the server has said something that is no "too many".
+fn greeted(server: SocketAddr, patience: Duration) -> io::Result<BufReader<TcpStream>> {
+    let tcp = TcpStream::connect_timeout(&server, patience)?;
+    tcp.set_read_timeout(Some(patience))?;
+    let mut lines = BufReader::new(tcp);
+    loop {
+        let line = line(&mut lines)?;
+        if line.is_empty() || line.starts_with("421") {
+            return Err(io::Error::other(format!("no greeting: {}", line.trim())));
+        }
+        if !line.starts_with("220-") {
+            return Ok(lines);
+        }
+    }
+}
+
+/// The keywords of the reply to EHLO, in upper case; none if it is refused.
+fn announced(server: &mut BufReader<TcpStream>) -> Vec<String> {
+    let mut keywords = Vec::new();
+    if server.get_mut().write_all(b"EHLO client.example\r\n").is_err() {
+        return keywords;
+    }
+    while let Ok(line) = line(server) {
+        let (code, text) = line.split_at_checked(4).unwrap_or((&line, ""));
+        let keyword = text.split_whitespace().next().unwrap_or_default();
+        keywords.push(keyword.to_ascii_uppercase());
+        if code != "250-" {
+            break;
+        }
+    }
+    // The first line greets.
+    keywords.split_off(1.min(keywords.len()))
+}
+
+fn line(server: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut line = Vec::new();
+    server.read_until(b'\n', &mut line)?;
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
