@@ -306,3 +306,21 @@ fn ten_thousand_signatures_and_an_endless_header_are_bounded() {
     let names = field.replacen("h=", &format!("h={}", "x:".repeat(100_000)), 1);
     assert_eq!(world.results(&(names + rest)), [DkimResult::Fail]);
 }
+
+quickcheck::quickcheck! {
+    /// Whatever becomes of a letter on its way, it is read to its end, and a signature that
+    /// names no key is never right.
+    fn no_letter_stops_it(changes: Vec<(usize, u8, bool)>, part: u8) -> bool {
+        let mut letter = LETTER.replace("football.example.com", "nobody.example").into_bytes();
+        for (at, octet, replaces) in changes {
+            let at = at % letter.len();
+            if replaces { letter[at] = octet } else { letter.insert(at, octet) }
+        }
+        let resolver = Resolver::new(Vec::new(), Duration::ZERO);
+        let lookups = Lookups::new(&resolver, Instant::now());
+        let mut verifier = Verifier::new(Timestamp::now());
+        letter.chunks(usize::from(part) + 1).for_each(|part| verifier.write(part));
+        let verdicts = verifier.finish(&lookups, &mut Steps::told());
+        verdicts.len() <= 8 && verdicts.iter().all(|one| one.result != DkimResult::Pass)
+    }
+}
