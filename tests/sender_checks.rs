@@ -11,7 +11,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ehlo::config::{self, Request};
 use ehlo::dns::Resolver;
+use ehlo::server::Server;
 use ehlo::trust::dkim::DkimResult;
 use ehlo::trust::dkim::sign::{Signer, Signing};
 use ehlo::trust::dkim::verify::Verifier;
@@ -235,4 +237,27 @@ fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
     let verdicts = verifier.finish(&lookups, &mut Steps::silent());
     assert_eq!(verdicts[0].result, DkimResult::Pass, "{text}");
     assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID;"), "{text}");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_stops_the_server_before_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dkim.pem");
+    fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let key = path.to_str().unwrap();
+    for (flags, why) in [
+        (vec!["--dkim-key", key], "--dkim-key and --dkim-selector need each other"),
+        (vec!["--dkim-selector", "key"], "--dkim-key and --dkim-selector need each other"),
+        (vec!["--dkim-key", key, "--dkim-selector", "key"], "dkim.pem: its first PEM block is no"),
+        (vec!["--dkim-key", "/nowhere.pem", "--dkim-selector", "key"], "/nowhere.pem: "),
+    ] {
+        let Ok(Request::Serve(mut config)) = config::from_args(&flags) else { panic!("{flags:?}") };
+        config.spool = folder.path().join("spool");
+        config.smtp = vec!["127.0.0.1:0".parse().unwrap()];
+        let error = Server::bind(*config).err().unwrap().to_string();
+        assert!(error.contains(why), "{flags:?}: {error}");
+    }
+    for flags in [["--dkim-selector", "a b"], ["--sender-checks", "maybe"]] {
+        assert!(config::from_args(&flags).is_err(), "{flags:?}");
+    }
 }
