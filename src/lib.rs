@@ -42,7 +42,7 @@
 //!    │         header and body parted · canonical.rs  what is signed · tags.rs, signature.rs,
 //!    │         key.rs  what stands in the field and in DNS
 //!    │         fields.rs     the fields of a header · author.rs  who a reader takes for the author
-//!    │         dmarc.rs      is it one of the two
+//!    │         dmarc/        mod.rs  is it one of the two · record.rs  what its owner wants
 //!    │         results.rs    the field that says so · explain.rs  the way there, told
 //!    │         lookups.rs    the DNS of one letter
 //!    │

@@ -6,7 +6,11 @@
 //! the tree, one label after the other, at most eight questions. The walk also tells which
 //! names belong together, so no list of public suffixes is needed.
 //!
+//! `record.rs` reads what the owner has written.
+//!
 //! Book: docs/16-trust.md.
+
+pub mod record;
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -15,9 +19,12 @@ use crate::dns::{Family, Trouble};
 use crate::smtp::text::printable;
 use crate::trust::author::NoAuthor;
 use crate::trust::dkim::DkimResult;
+use crate::trust::dmarc::record::Record;
 use crate::trust::explain::Steps;
 use crate::trust::lookups::Lookups;
 use crate::trust::spf::SpfResult;
+
+pub use crate::trust::dmarc::record::Policy;
 
 /// A longer name is asked for as it is, and then without its first labels (section 4.10).
 const LABELS_LIMIT: usize = 7;
@@ -35,17 +42,6 @@ pub enum DmarcResult {
     TempError,
     /// The record cannot be used.
     PermError,
-}
-
-/// What the owner wants to be done with letters that fail; the strictest comes last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Policy {
-    /// Nothing.
-    None,
-    /// Keep it apart.
-    Quarantine,
-    /// Refuse it.
-    Reject,
 }
 
 /// The answer.
@@ -68,24 +64,6 @@ pub struct Proven<'a> {
     pub spf: (SpfResult, &'a str),
     /// One for each signature.
     pub dkim: Vec<(DkimResult, &'a str)>,
-}
-
-/// What an owner has published (section 4.7).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Record {
-    text: String,
-    p: Option<Policy>,
-    sp: Option<Policy>,
-    np: Option<Policy>,
-    /// Whether a policy in it is none that there is.
-    is_wrong: bool,
-    /// Whether somebody wants reports: then a wrong policy is `none`, and counts.
-    has_reports: bool,
-    is_dkim_strict: bool,
-    is_spf_strict: bool,
-    is_test: bool,
-    /// `psd=y`: names below belong to different owners. `psd=n`: they belong together.
-    psd: Option<bool>,
 }
 
 /// The walk, with what was found on it so far.
@@ -327,64 +305,6 @@ fn policy_record<'a>(
     found.map(|(name, record)| (name.as_str(), record))
 }
 
-impl Record {
-    /// Reads one; none if it is something else. What is wrong in it counts as not said.
-    fn parse(octets: &[u8]) -> Option<Record> {
-        let text = str::from_utf8(octets).ok()?;
-        let mut tags = text.split(';').filter_map(|tag| {
-            let (name, value) = tag.split_once('=')?;
-            Some((name.trim().to_ascii_lowercase(), value.trim()))
-        });
-        // The version comes first, and has a case.
-        if tags.next()? != ("v".to_owned(), "DMARC1") {
-            return None;
-        }
-        let tags: Vec<(String, &str)> = tags.collect();
-        let get = |wanted: &str| {
-            let tag = tags.iter().find(|(name, _)| name == wanted);
-            tag.map(|(_, value)| value.to_ascii_lowercase())
-        };
-        let policy = |name: &str| get(name).map(|value| Policy::parse(&value));
-        let (p, sp, np) = (policy("p"), policy("sp"), policy("np"));
-        let is = |name: &str, value: &str| get(name).is_some_and(|one| one == value);
-        Some(Record {
-            text: printable(text),
-            is_wrong: p.flatten().is_none() || sp == Some(None) || np == Some(None),
-            has_reports: get("rua").is_some_and(|uri| uri.contains(':')),
-            p: p.flatten(),
-            sp: sp.flatten(),
-            np: np.flatten(),
-            is_dkim_strict: is("adkim", "s"),
-            is_spf_strict: is("aspf", "s"),
-            is_test: is("t", "y"),
-            psd: match get("psd").as_deref() {
-                Some("y") => Some(true),
-                Some("n") => Some(false),
-                _ => None,
-            },
-        })
-    }
-}
-
-impl Policy {
-    fn parse(word: &str) -> Option<Policy> {
-        match word {
-            "none" => Some(Policy::None),
-            "quarantine" => Some(Policy::Quarantine),
-            "reject" => Some(Policy::Reject),
-            _ => None,
-        }
-    }
-
-    /// While an owner tests (`t=y`), each policy is one step softer (section 4.7).
-    fn softer(self) -> Policy {
-        match self {
-            Policy::Reject => Policy::Quarantine,
-            Policy::Quarantine | Policy::None => Policy::None,
-        }
-    }
-}
-
 impl Display for DmarcResult {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         f.write_str(match self {
@@ -393,16 +313,6 @@ impl Display for DmarcResult {
             DmarcResult::Fail => "fail",
             DmarcResult::TempError => "temperror",
             DmarcResult::PermError => "permerror",
-        })
-    }
-}
-
-impl Display for Policy {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Policy::None => "none",
-            Policy::Quarantine => "quarantine",
-            Policy::Reject => "reject",
         })
     }
 }
@@ -451,25 +361,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_wrong_in_a_record_counts_as_not_said() {
-        let parse = |text: &str| Record::parse(text.as_bytes());
-        for text in ["", "v=DMARC2; p=none", "v=dmarc1; p=none", "p=none; v=DMARC1", "v=spf1"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
-        let record =
-            parse("v = DMARC1 ;P=Reject; x; =; sp=; adkim=S;pct=5; rua=mailto:a@b").unwrap();
-        assert_eq!((record.p, record.sp), (Some(Policy::Reject), None));
-        assert!(record.is_wrong && record.has_reports && record.is_dkim_strict);
-        assert!(!record.is_spf_strict && !record.is_test && record.psd.is_none());
-        assert!(!parse("v=DMARC1; p=none").unwrap().is_wrong);
-        assert!(parse("v=DMARC1").unwrap().is_wrong);
-        assert!(parse("v=DMARC1; p=none; np=never").unwrap().is_wrong);
-    }
-
     quickcheck::quickcheck! {
-        fn no_octets_stop_it(octets: Vec<u8>, name: String) -> bool {
-            let _ = Record::parse(&octets);
+        fn no_name_has_more_than_eight_questions(name: String) -> bool {
             names_up(&name).len() <= LABELS_LIMIT + 1
         }
     }
