@@ -55,6 +55,32 @@ We lost the game.  Are you hungry yet?
 Joe.
 ";
 
+/// The key and the letter of RFC 6376 appendix A, in the simple form: six blanks fold.
+const EXAMPLE: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYtIxN2SnFCjxOCKG9v3b4jYfcTNh5ijSsq631uBItLa7od+v/RtdC2UzJ1lWT947qR+Rcac2gbto/NMqJ0fzfVjH4OuKhitdY9tf6mcwGjaNBcWToIMmPSPDdQPNUYckcQ2QIDAQAB";
+const SIMPLE: &str = "DKIM-Signature: v=1; a=rsa-sha256; s=brisbane; d=example.com;
+      c=simple/simple; q=dns/txt; i=joe@football.example.com;
+      h=Received : From : To : Subject : Date : Message-ID;
+      bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;
+      b=AuUoFEfDxTDkHlLXSZEpZj79LICEps6eda7W3deTVFOk4yAUoqOB
+      4nujc7YopdG5dWLSdNg6xNAZpOPr+kHxt1IrE+NahM6L/LbvaHut
+      KVdkLLkpVaVVQPzeRDI009SO2Il5Lu7rDNH6mZckBdrIx0orEtZV
+      4bmp/YzhwvcubU4=;
+Received: from client1.football.example.com  [192.0.2.1]
+      by submitserver.example.com with SUBMISSION;
+      Fri, 11 Jul 2003 21:01:54 -0700 (PDT)
+From: Joe SixPack <joe@football.example.com>
+To: Suzie Q <suzie@shopping.example.net>
+Subject: Is dinner ready?
+Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)
+Message-ID: <20030712040037.46341.5F8J@football.example.com>
+
+Hi.
+
+We lost the game. Are you hungry yet?
+
+Joe.
+";
+
 /// A letter with what makes canonical forms differ.
 const ODD: &str = "From: Ann  <ann@x.example>\nTo:\tbob@y.example\nSubject :  two  blanks \n\tand a fold\n\
                    Received: by here\nReceived: by there\n\n a  b \t\n\n\tc\n\n\n";
@@ -81,6 +107,7 @@ impl World {
             key("text", "hello"),
             "short._domainkey.x.example TXT p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBALUb5PsQxw2R9jfNkmBYGqHKCMcPCwF7VDsjYrhg+o8dh0q5bkV6Wn7sUXOhbhUyxGXPkG2IcGEBz6dVb1tyuZUCAwEAAQ==".to_owned(),
             format!("brisbane._domainkey.football.example.com TXT v=DKIM1;k=ed25519;p={BRISBANE}"),
+            format!("brisbane._domainkey.example.com TXT v=DKIM1;p={EXAMPLE}"),
             format!("test._domainkey.football.example.com TXT v=DKIM1;p={FOOTBALL}"),
         ];
         let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
@@ -131,6 +158,16 @@ fn the_letter_of_rfc_8463_has_two_good_signatures() {
         assert_eq!(results, [DkimResult::Pass, DkimResult::Pass], "{}", steps.join("\n"));
         assert_eq!(verdicts[0].signature, "/gCrinpc");
         assert_eq!(verdicts[1].selector, "test");
+    }
+}
+
+#[test]
+fn the_letter_of_rfc_6376_passes_and_the_simple_form_forgives_nothing() {
+    let world = World::new();
+    assert_eq!(world.results(SIMPLE), [DkimResult::Pass]);
+    assert_eq!(world.results(&format!("{SIMPLE}\n\n")), [DkimResult::Pass]);
+    for (from, to) in [("game. Are", "game.  Are"), ("To: S", "To:  S"), ("Subject", "subject")] {
+        assert_eq!(world.results(&SIMPLE.replacen(from, to, 1)), [DkimResult::Fail], "{to}");
     }
 }
 
