@@ -24,6 +24,9 @@ use simple_dns::rdata::{RData, TXT};
 use simple_dns::{CLASS, CharacterString, ResourceRecord};
 
 use common::dns::{DnsServer, Trick, name, tricks};
+use common::hop::{Act, Moment, Step};
+use common::mta::until;
+use common::world::{ONE_HOP, World};
 use common::{Client, TestServer};
 
 /// The public half of `tests/trust/ed25519.pem`.
@@ -260,4 +263,51 @@ fn a_key_that_cannot_be_used_stops_the_server_before_it_starts() {
     for flags in [["--dkim-selector", "a b"], ["--sender-checks", "maybe"]] {
         assert!(config::from_args(&flags).is_err(), "{flags:?}");
     }
+}
+
+/// The flags of a server that signs.
+fn signing() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trust");
+    format!(" --dkim-selector key --dkim-key {folder}/ed25519.pem")
+}
+
+#[test]
+fn a_report_of_our_own_is_signed() {
+    let refuse = |moment: Moment| match moment.step {
+        Step::Rcpt => Act::Say("550 5.1.1 no such mailbox".to_owned()),
+        _ => Act::Usual,
+    };
+    let world = World::with_hop(&signing(), refuse);
+    world.send(&["bob@else.example"]);
+    until("ann has the report", || world.has_report());
+    let report = world.mta.mail("here.example", "ann").remove(0);
+    let report = String::from_utf8(report).unwrap();
+    let record = ResourceRecord::new(
+        name("key._domainkey.here.example"),
+        CLASS::IN,
+        60,
+        RData::TXT(TXT::new().with_char_string(CharacterString::new(KEY.as_bytes()).unwrap())),
+    );
+    let dns = DnsServer::with_records(vec![record], Vec::new());
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
+    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
+    let mut verifier = Verifier::new(Timestamp::now());
+    verifier.write(report.as_bytes());
+    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
+    let results: Vec<DkimResult> = verdicts.iter().map(|one| one.result).collect();
+    assert_eq!(results, [DkimResult::Pass], "{report}");
+}
+
+#[test]
+fn a_letter_that_an_alias_sends_on_is_not_changed() {
+    let aliases = "list: bob@else.example\n";
+    let rules: common::world::Rules = Box::new(|_| Act::Usual);
+    let world = World::with_aliases(aliases, &signing(), ONE_HOP, &[], vec![rules]);
+    let letter = signed("bank.example", "From: ann@bank.example\nSubject: x\n\nhello\n");
+    let id =
+        world.mta.submit("ann@bank.example", &["list@here.example"], &letter.replace('\n', "\r\n"));
+    world.until_over(&id);
+    let arrived = world.hop().letters().remove(0).text;
+    assert!(arrived.ends_with(&letter), "{arrived}");
+    assert_eq!(arrived.matches("DKIM-Signature").count(), 1, "{arrived}");
 }
