@@ -22,7 +22,7 @@ pub enum NoAuthor {
     Missing,
     /// An address in it has no domain that could be in DNS.
     NoDomain,
-    /// Several fields, or addresses in several domains: these, among others.
+    /// Several fields, addresses in several domains, or some without one: these, among others.
     Several(Vec<String>),
 }
 
@@ -35,11 +35,15 @@ pub fn author_domain(header: &[u8]) -> Result<String, NoAuthor> {
         .map(|field| field.raw.splitn(2, |octet| *octet == b':').nth(1).unwrap_or_default())
         .collect();
     let mut domains: Vec<String> = Vec::new();
-    let mut has_address = false;
+    let (mut has_address, mut has_all_domains) = (false, true);
     for value in &from {
         for address in addresses(&String::from_utf8_lossy(value)) {
             has_address = true;
-            let Some(domain) = domain_of(&address) else { return Err(NoAuthor::NoDomain) };
+            // One that cannot be in DNS hides none of the others: their owners have a say.
+            let Some(domain) = domain_of(&address) else {
+                has_all_domains = false;
+                continue;
+            };
             if !domains.contains(&domain) && domains.len() < DOMAINS_LIMIT {
                 domains.push(domain);
             }
@@ -48,7 +52,7 @@ pub fn author_domain(header: &[u8]) -> Result<String, NoAuthor> {
     match domains.pop() {
         None if has_address => Err(NoAuthor::NoDomain),
         None => Err(NoAuthor::Missing),
-        Some(domain) if domains.is_empty() && from.len() == 1 => Ok(domain),
+        Some(domain) if domains.is_empty() && from.len() == 1 && has_all_domains => Ok(domain),
         Some(domain) => {
             domains.push(domain);
             Err(NoAuthor::Several(domains))
@@ -71,7 +75,8 @@ fn addresses(value: &str) -> Vec<String> {
                 // Blanks in it are part of an address; outside they are not.
                 in_brackets.as_mut().unwrap_or(&mut entry).push_str(&quoted);
             }
-            '<' => in_brackets = Some(String::new()),
+            // In brackets already: programs show either of the two.
+            '<' => addresses.extend(in_brackets.replace(String::new())),
             '>' => {
                 if let Some(address) = in_brackets.take() {
                     addresses.push(address);
@@ -151,7 +156,7 @@ impl Display for NoAuthor {
             NoAuthor::Missing => f.write_str("there is no address in From"),
             NoAuthor::NoDomain => f.write_str("an address in From has no domain"),
             NoAuthor::Several(domains) => {
-                write!(f, "From is there twice or of several domains: {}", domains.join(", "))
+                write!(f, "From does not name exactly one domain, but: {}", domains.join(", "))
             }
         }
     }
@@ -209,10 +214,21 @@ mod tests {
             "From: ann@bank.example, eve@evil.example",
             "From: ann@bank.example\nFrom: eve@evil.example",
             "From: a@bank.example <b@bank.example>, <eve@evil.example>",
+            "From: <ann@bank.example<eve@evil.example>",
         ] {
             let Err(NoAuthor::Several(mut domains)) = author(from) else { panic!("{from}") };
             domains.sort();
             assert_eq!(domains, ["bank.example", "evil.example"], "{from}");
+        }
+        // An address that is none is no way around the policy of the others (section 11.5).
+        for from in [
+            "From: ann@bank.example, x",
+            "From: x, ann@bank.example",
+            "From: ann@bank.example, eve@[192.0.2.1]",
+            "From: x\nFrom: ann@bank.example",
+        ] {
+            let expected = NoAuthor::Several(vec!["bank.example".to_owned()]);
+            assert_eq!(author(from), Err(expected), "{from}");
         }
         // Twice the same is still twice: programs show either of the two.
         let twice = author("From: ann@bank.example\nFrom: bob@bank.example");
