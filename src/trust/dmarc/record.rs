@@ -48,10 +48,11 @@ pub struct Record {
 impl Record {
     /// Reads one; none if it is something else. What is wrong in it counts as not said.
     pub fn parse(octets: &[u8]) -> Option<Record> {
-        let text = str::from_utf8(octets).ok()?;
-        let mut tags = text.split(';').filter_map(|tag| {
-            let (name, value) = tag.split_once('=')?;
-            Some((name.trim().to_ascii_lowercase(), value.trim()))
+        // Octets that are no text are an error in their tag only (section 4.8).
+        let text = String::from_utf8_lossy(octets);
+        let mut tags = text.split(';').map(|tag| {
+            let (name, value) = tag.split_once('=').unwrap_or_default();
+            (name.trim().to_ascii_lowercase(), value.trim())
         });
         // The version comes first, and has a case.
         if tags.next()? != ("v".to_owned(), "DMARC1") {
@@ -66,7 +67,7 @@ impl Record {
         let (p, sp, np) = (policy("p"), policy("sp"), policy("np"));
         let is = |name: &str, value: &str| get(name).is_some_and(|one| one == value);
         Some(Record {
-            text: printable(text),
+            text: printable(octets),
             is_wrong: p.flatten().is_none() || sp == Some(None) || np == Some(None),
             has_reports: get("rua").is_some_and(|uri| uri.contains(':')),
             p: p.flatten(),
@@ -120,9 +121,20 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_record_counts_as_not_said() {
         let parse = |text: &str| Record::parse(text.as_bytes());
-        for text in ["", "v=DMARC2; p=none", "v=dmarc1; p=none", "p=none; v=DMARC1", "v=spf1"] {
+        for text in [
+            "",
+            "v=DMARC2; p=none",
+            "v=dmarc1; p=none",
+            "p=none; v=DMARC1",
+            "hello; v=DMARC1; p=none",
+            "; v=DMARC1; p=none",
+            "v=spf1",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
+        let record = Record::parse(b"v=DMARC1; p=reject; x=\xe9").unwrap();
+        assert_eq!((record.p, record.is_wrong), (Some(Policy::Reject), false));
+        assert_eq!(record.text, "v=DMARC1; p=reject; x=\\xe9");
         let record =
             parse("v = DMARC1 ;P=Reject; x; =; sp=; adkim=S;pct=5; rua=mailto:a@b").unwrap();
         assert_eq!((record.p, record.sp), (Some(Policy::Reject), None));
