@@ -114,11 +114,20 @@ impl Verdicts {
     }
 }
 
-/// A word as it is, and anything else in quotes (RFC 8601 section 2.2, RFC 2045 section 5.1).
+/// A word or an address as it is, and anything else in quotes (RFC 8601 section 2.2).
 fn value(text: &str) -> String {
     let text: String = printable(text).chars().take(VALUE_LIMIT).collect();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-^_`{|}~.@/".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
+    // A word is a token of RFC 2045 section 5.1, which has no `/` and no `=`; before the
+    // `@` of an address they may stand (RFC 5322 section 3.2.3).
+    let has_only = |part: &str, more: &str| {
+        let is_one = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-^_`{|}~.".contains(c);
+        !part.is_empty() && part.chars().all(|c| is_one(c) || more.contains(c))
+    };
+    let is_plain = match text.rsplit_once('@') {
+        Some((local, domain)) => has_only(local, "/=?") && has_only(domain, ""),
+        None => has_only(&text, ""),
+    };
+    if is_plain {
         return text;
     }
     let inside: String = text.chars().filter(|c| !"\"\\".contains(*c)).collect();
@@ -181,10 +190,34 @@ mod tests {
             all.to_field("here.example", &request),
             "Authentication-Results: here.example;\n\tspf=pass smtp.mailfrom=ann@x.example;\n\
              \tspf=pass smtp.helo=\"a;x0dx0ab\";\n\tdkim=fail (the body was changed)\n\
-             \t header.d=x.example header.s=\"key 1\" header.b=abc+/def;\n\
+             \t header.d=x.example header.s=\"key 1\" header.b=\"abc+/def\";\n\
              \tdmarc=pass (the owner wants: reject) header.from=x.example\n"
         );
         assert_eq!(all.to_string(), "spf=pass dkim=fail (x.example) dmarc=pass (x.example)");
+    }
+
+    #[test]
+    fn words_and_addresses_stand_as_they_are_and_all_else_in_quotes() {
+        for text in ["x.example", "abc+def", "b-a=to.example@list.example", "a/b@x.example"] {
+            assert_eq!(value(text), text);
+        }
+        for text in ["", "abc/def", "abc=", "a@b@x.example", "a@x/y", "@x.example", "a b", "a;b"] {
+            assert_eq!(value(text), format!("\"{text}\""));
+        }
+        assert_eq!(value("a\"b\\"), "\"ab\"");
+        assert_eq!(value(&"x".repeat(1000)).len(), VALUE_LIMIT);
+    }
+
+    quickcheck::quickcheck! {
+        fn a_value_is_one_short_piece_of_a_line(text: String) -> bool {
+            let value = value(&text);
+            let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+            let inside = value.trim_matches('"');
+            let is_safe = |c: char| c == ' ' || c.is_ascii_graphic() && !"\"\\".contains(c);
+            value.len() <= VALUE_LIMIT + 2
+                && inside.chars().all(is_safe)
+                && (is_quoted || !inside.contains([' ', ';', '(', ')']))
+        }
     }
 
     #[test]
