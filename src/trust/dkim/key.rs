@@ -86,11 +86,6 @@ impl Key {
         Ok(Key { algorithm, numbers, is_test: has("t", "y"), is_strict: has("t", "s") })
     }
 
-    /// How many bits it has.
-    pub fn bits(&self) -> usize {
-        bits(&self.numbers.0)
-    }
-
     /// Whether this is the signature of a header in canonical form.
     pub fn has_signed(&self, header: &[u8], signature: &[u8]) -> bool {
         let (n, e) = (&self.numbers.0, &self.numbers.1);

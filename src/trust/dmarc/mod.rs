@@ -40,8 +40,6 @@ pub enum DmarcResult {
     Fail,
     /// DNS failed; later there may be an answer.
     TempError,
-    /// The record cannot be used.
-    PermError,
 }
 
 /// The answer.
@@ -312,7 +310,6 @@ impl Display for DmarcResult {
             DmarcResult::Pass => "pass",
             DmarcResult::Fail => "fail",
             DmarcResult::TempError => "temperror",
-            DmarcResult::PermError => "permerror",
         })
     }
 }
