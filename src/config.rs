@@ -354,8 +354,7 @@ fn sender_checks(text: &str) -> Result<SenderChecks, String> {
 
 /// One label or more of a name in DNS.
 fn selector(text: &str) -> Result<String, String> {
-    let selector = ascii_domain(text).ok_or("expected a name such as key1")?;
-    Ok(selector)
+    ascii_domain(text).ok_or_else(|| "expected a name such as key1".to_owned())
 }
 
 /// A name that is empty would be the folder we are in, and fill it.
