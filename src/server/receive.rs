@@ -18,7 +18,7 @@ use crate::server::clients::{Client, Sending};
 use crate::server::shared::Shared;
 use crate::server::trusting::Trust;
 use crate::smtp::address::{Mailbox, ReversePath};
-use crate::smtp::session::{Distrust, Envelope, Outcome, Part, Role, Session};
+use crate::smtp::session::{Envelope, Outcome, Part, Role, Session};
 use crate::smtp::text::{ascii_address, printable};
 use crate::store::disk::is_full;
 use crate::store::draft::Draft;
@@ -198,7 +198,8 @@ impl<'a> Incoming<'a> {
         let mut verdict = String::new();
         let outcome = match draft {
             Ok(draft) if is_loop(&draft, &mut envelope) => Outcome::Loop,
-            Ok(mut draft) => trusted(trust, &mut draft, &from, session, client, shared)
+            Ok(mut draft) => trust
+                .end(&mut draft, &from, session, client, shared)
                 .and_then(|(what, distrust)| {
                     verdict = what;
                     match distrust {
@@ -261,19 +262,6 @@ fn draft(
         return spool.draft_held(name, fields, submission.as_ref(), our_name);
     }
     spool.draft(name, fields, submission.as_ref())
-}
-
-/// Ends the text of a message, and lets trust/ say what it thinks of it.
-fn trusted(
-    mut trust: Trust,
-    draft: &mut Draft,
-    from: &ReversePath,
-    session: &Session,
-    client: &Client,
-    shared: &Shared,
-) -> io::Result<(String, Option<Distrust>)> {
-    draft.finish(&mut |text| trust.stored(text))?;
-    trust.end(draft, from, session, client, shared)
 }
 
 /// Takes out whoever an alias leads to that has sent this message on before: they have had

@@ -74,50 +74,61 @@ impl Trust {
         }
     }
 
-    /// The letter is complete: puts the field above it. Gives the words for the log, and
-    /// why the letter is refused, if it is. The client waits meanwhile, as long as DNS may
-    /// take for one letter.
+    /// The letter is complete: ends its text and puts the field above it. Gives the words
+    /// for the log, and why the letter is refused, if it is.
     pub fn end(
-        self,
+        mut self,
         draft: &mut Draft,
         from: &ReversePath,
         session: &Session,
         client: &Client,
         shared: &Shared,
     ) -> io::Result<(String, Option<Distrust>)> {
-        let now = Timestamp::now();
+        draft.finish(&mut |text| self.stored(text))?;
         match self {
             Trust::Nothing => Ok((String::new(), None)),
             Trust::Sign(signing) => {
-                let site = session.site();
-                let signer = shared.signer();
-                let field = signer.and_then(|signer| {
-                    signer.sign(*signing, |domain| site.has_domain(domain), now)
-                });
+                let field = sign(*signing, session, shared);
                 let what = if field.is_some() { ", signed" } else { "" };
                 draft.put_above(&field.unwrap_or_default())?;
                 Ok((what.to_owned(), None))
             }
-            Trust::Check(verifier) => {
-                let mail_from = match from {
-                    ReversePath::Null => String::new(),
-                    ReversePath::Mailbox(mailbox) => ascii_address(&mailbox.to_string()),
-                };
-                let helo = String::from_utf8_lossy(session.client_name());
-                let hostname = &session.site().hostname;
-                let request = Request {
-                    ip: client.address().ip(),
-                    helo: &helo,
-                    mail_from: &mail_from,
-                    receiver: hostname,
-                    now,
-                };
-                let lookups = Lookups::new(&shared.resolver, Instant::now() + PATIENCE);
-                let verdicts = Verdicts::find(&request, *verifier, &lookups, &mut Steps::silent());
-                draft.put_above(&verdicts.to_field(hostname, &request))?;
-                let wants = shared.sender_checks == SenderChecks::Enforce;
-                Ok((format!(", {verdicts}"), verdicts.distrust().filter(|_| wants)))
-            }
+            Trust::Check(verifier) => check(*verifier, draft, from, session, client, shared),
         }
     }
+}
+
+/// The field for a letter whose author is at one of our domains.
+fn sign(letter: Signing, session: &Session, shared: &Shared) -> Option<String> {
+    let site = session.site();
+    shared.signer()?.sign(letter, |domain| site.has_domain(domain), Timestamp::now())
+}
+
+/// Asks DNS who wrote a letter. The client waits meanwhile, as long as DNS may take for one.
+fn check(
+    letter: Verifier,
+    draft: &mut Draft,
+    from: &ReversePath,
+    session: &Session,
+    client: &Client,
+    shared: &Shared,
+) -> io::Result<(String, Option<Distrust>)> {
+    let mail_from = match from {
+        ReversePath::Null => String::new(),
+        ReversePath::Mailbox(mailbox) => ascii_address(&mailbox.to_string()),
+    };
+    let helo = String::from_utf8_lossy(session.client_name());
+    let hostname = &session.site().hostname;
+    let request = Request {
+        ip: client.address().ip(),
+        helo: &helo,
+        mail_from: &mail_from,
+        receiver: hostname,
+        now: Timestamp::now(),
+    };
+    let lookups = Lookups::new(&shared.resolver, Instant::now() + PATIENCE);
+    let verdicts = Verdicts::find(&request, letter, &lookups, &mut Steps::silent());
+    draft.put_above(&verdicts.to_field(hostname, &request))?;
+    let is_enforced = shared.sender_checks == SenderChecks::Enforce;
+    Ok((format!(", {verdicts}"), verdicts.distrust().filter(|_| is_enforced)))
 }
