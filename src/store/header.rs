@@ -15,7 +15,11 @@
 //! `Message-ID` that it lacks, and loses `Bcc`, `Resent-Bcc`, and a first line that
 //! a mailbox file left there. All other octets pass unchanged.
 //!
-//! Not read here: what the fields say, but for `Delivered-To`.
+//! Where strangers are checked, their `Authentication-Results` go that claim to be ours
+//! (RFC 8601 section 5).
+//!
+//! Not read here: what the fields say, but for `Delivered-To` and whoever claims to have
+//! written `Authentication-Results`.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -306,8 +310,9 @@ fn claims_to_be(field: &[u8], our_name: &str) -> bool {
     name.trim().trim_end_matches('.').eq_ignore_ascii_case(our_name.trim_end_matches('.'))
 }
 
-/// What follows a comment, in which others may stand.
-fn after_comment(comment: &str) -> &str {
+/// What follows a comment, of which the first bracket is gone; others may stand in it (RFC
+/// 5322 section 3.2.2).
+pub fn after_comment(comment: &str) -> &str {
     let (mut depth, mut is_quoted) = (1_usize, false);
     for (at, c) in comment.char_indices() {
         match c {

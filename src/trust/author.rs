@@ -10,6 +10,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::smtp::address::ascii_domain;
+use crate::store::header::after_comment;
 use crate::trust::fields::fields;
 
 /// Of a letter with several authors so many domains are told.
@@ -68,7 +69,7 @@ fn addresses(value: &str) -> Vec<String> {
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match c {
-            '(' => skip_comment(&mut chars),
+            '(' => chars = after_comment(chars.as_str()).chars(),
             '\\' => drop(chars.next()),
             '"' => {
                 let quoted = quoted(&mut chars);
@@ -96,20 +97,6 @@ fn addresses(value: &str) -> Vec<String> {
     addresses
 }
 
-/// Comments may stand in one another (RFC 5322 section 3.2.2).
-fn skip_comment(chars: &mut std::str::Chars) {
-    let mut depth = 1_usize;
-    while depth > 0 {
-        match chars.next() {
-            Some('\\') => drop(chars.next()),
-            Some('(') => depth += 1,
-            Some(')') => depth -= 1,
-            Some(_) => {}
-            None => return,
-        }
-    }
-}
-
 /// The text up to the closing quote, as one word: an `@` in it is no sign of an address.
 fn quoted(chars: &mut std::str::Chars) -> String {
     let mut text = String::new();
@@ -131,7 +118,7 @@ fn skip_to_next(chars: &mut std::str::Chars) {
             ',' | ';' | '<' => return,
             '(' => {
                 chars.next();
-                skip_comment(chars);
+                *chars = after_comment(chars.as_str()).chars();
             }
             '"' => {
                 chars.next();
