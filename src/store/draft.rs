@@ -6,7 +6,8 @@
 //! draft is dropped its own name goes, so a message that is refused half-way
 //! leaves nothing behind.
 //!
-//! A message is never held in memory: what waits here is one buffer.
+//! A message is never held in memory: what waits here is one buffer. It is 64 KiB while a
+//! field is wanted above the message that is known only at its end.
 //!
 //! Book: docs/07-maildir.md.
 
