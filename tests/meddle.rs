@@ -269,3 +269,31 @@ fn a_server_that_is_not_there_is_told_to_the_client() {
     assert_eq!(&client.reply()[..3], "421");
     meddle.until_said("cannot be reached");
 }
+
+#[test]
+fn help_shows_every_form_that_there_is() {
+    let output = Command::new(examples().join("meddle")).arg("--help").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stderr).unwrap();
+    for word in [
+        "connect",
+        "COMMAND",
+        "to ADDRESS",
+        "dot",
+        "450",
+        "close",
+        "reset",
+        "silent",
+        "lose",
+        "wait",
+        "slow",
+        "cut",
+        "drop",
+        "change",
+        "inject",
+        "append",
+        "pass",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+}

@@ -265,6 +265,27 @@ fn a_key_that_cannot_be_used_stops_the_server_before_it_starts() {
     }
 }
 
+#[test]
+fn a_user_who_comes_to_the_port_of_strangers_is_not_checked() {
+    let dns = dns();
+    let flags = [
+        "users ann:{PLAIN}secret".to_owned(),
+        format!("--allow-plain-auth --sender-checks enforce --dns {}", dns.address),
+    ];
+    let server = TestServer::with_needs(&flags);
+    let letter = "From: ann@bank.example\r\n\r\nhello\r\n";
+    let rest = ["MAIL FROM:<ann@localhost>", "RCPT TO:<ann@localhost>", "DATA"];
+    let mut client = Client::connect(server.address);
+    client.all_granted(&["EHLO c.example"]);
+    client.all_granted(&rest);
+    assert!(client.message(letter).starts_with("550 5.7.26 "), "a stranger with the same letter");
+    client.all_granted(&["AUTH PLAIN AGFubgBzZWNyZXQ="]);
+    client.all_granted(&rest);
+    let before = dns.asked().len();
+    assert!(client.message(letter).starts_with("250 2.6.0 "));
+    assert_eq!(dns.asked().len(), before, "nobody was asked");
+}
+
 /// The flags of a server that signs.
 fn signing() -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/trust");

@@ -214,3 +214,49 @@ impl Drop for Draft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const TRACE: &str = "Return-Path: <a@b.example>\nReceived: by h\u{fc}lle\n\tand so on\n";
+    const FIELD: &str = "DKIM-Signature: v=1\n\tb=x\n";
+
+    /// A letter that was held, with a field above it: its file, and what is known of it.
+    fn held(body: &str, field: &str) -> (String, Letter) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.x.example");
+        let mut draft = Draft::create_held(path.clone(), TRACE, None, None).unwrap();
+        for part in body.as_bytes().chunks(1000) {
+            draft.write(part).unwrap();
+        }
+        draft.finish(&mut |_| {}).unwrap();
+        draft.put_above(field).unwrap();
+        draft.sync().unwrap();
+        let letter = draft.letter(ReversePath::Null, MailDsn::default(), Timestamp::UNIX_EPOCH);
+        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(names.len(), 1, "nothing else is left");
+        (fs::read_to_string(path).unwrap(), letter)
+    }
+
+    #[test]
+    fn a_field_stands_under_return_path_and_counts_whether_the_letter_was_held_or_copied() {
+        let long = format!("Subject: x\n\n{}", "a line\n".repeat(20_000));
+        for body in ["Subject: x\n\nhello\n", &long] {
+            for field in [FIELD, ""] {
+                let (file, letter) = held(body, field);
+                let (return_path, rest) = TRACE.split_at(TRACE.find("Received").unwrap());
+                assert!(
+                    file == format!("{return_path}{field}{rest}{body}"),
+                    "{} octets",
+                    file.len()
+                );
+                let sent = file[letter.skip as usize..].replace('\n', "\r\n");
+                assert!(sent.starts_with(if field.is_empty() { "Received" } else { "DKIM" }));
+                assert_eq!(letter.size, sent.len() as u64);
+                assert!(letter.is_8bit && letter.needs_smtputf8, "by our own field");
+            }
+        }
+    }
+}
