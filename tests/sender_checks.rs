@@ -88,6 +88,16 @@ fn signed(domain: &str, letter: &str) -> String {
     signer.sign(signing, |author| author == domain, Timestamp::now()).unwrap() + letter
 }
 
+/// What comes of the signatures of a letter.
+fn results(dns: &DnsServer, letter: &str) -> Vec<DkimResult> {
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
+    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
+    let mut verifier = Verifier::new(Timestamp::now());
+    verifier.write(letter.as_bytes());
+    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
+    verdicts.into_iter().map(|one| one.result).collect()
+}
+
 #[test]
 fn note_writes_what_was_found_above_the_letter_and_takes_it() {
     let dns = dns();
@@ -216,30 +226,28 @@ fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
         format!("--dns {} --dkim-selector key", dns.address),
         format!("--dkim-key {}/tests/trust/ed25519.pem", env!("CARGO_MANIFEST_DIR")),
     ];
-    let server = TestServer::with_needs(&flags);
-    let mut client = Client::connect(server.address);
-    client.all_granted(&["EHLO c.example", "AUTH PLAIN AGFubgBzZWNyZXQ="]);
-    client.all_granted(&[
-        "MAIL FROM:<ann@localhost.example>",
-        "RCPT TO:<ann@localhost.example>",
-        "DATA",
-    ]);
-    // Bcc goes, Date and Message-ID come, and all that is signed.
-    let letter =
-        "From: ann@localhost.example\r\nBcc: bob@localhost.example\r\nSubject: x\r\n\r\nhello\r\n";
-    assert!(client.message(letter).starts_with("250"));
+    // Bcc goes, Date and Message-ID come, and all that is signed: also where the letter is a
+    // header and nothing else, and they come after its last octet.
+    let header =
+        "From: ann@localhost.example\r\nBcc: bob@localhost.example\r\nSubject: x\r\n".to_owned();
+    for letter in [header.clone() + "\r\nhello\r\n", header] {
+        let server = TestServer::with_needs(&flags);
+        let mut client = Client::connect(server.address);
+        client.all_granted(&["EHLO c.example", "AUTH PLAIN AGFubgBzZWNyZXQ="]);
+        client.all_granted(&[
+            "MAIL FROM:<ann@localhost.example>",
+            "RCPT TO:<ann@localhost.example>",
+            "DATA",
+        ]);
+        assert!(client.message(&letter).starts_with("250"));
 
-    let file = common::files(&server.spool().join("mail/localhost.example/ann/new")).remove(0);
-    let text = fs::read_to_string(file).unwrap();
-    assert!(!text.contains("Authentication-Results") && !text.contains("Bcc"), "{text}");
-    let at = text.find("DKIM-Signature: v=1; a=ed25519-sha256;").unwrap();
-    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
-    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
-    let mut verifier = Verifier::new(Timestamp::now());
-    verifier.write(&text.as_bytes()[at..]);
-    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
-    assert_eq!(verdicts[0].result, DkimResult::Pass, "{text}");
-    assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID;"), "{text}");
+        let folder = server.spool().join("mail/localhost.example/ann/new");
+        let text = fs::read_to_string(common::files(&folder).remove(0)).unwrap();
+        assert!(!text.contains("Authentication-Results") && !text.contains("Bcc"), "{text}");
+        let at = text.find("DKIM-Signature: v=1; a=ed25519-sha256;").unwrap();
+        assert_eq!(results(&dns, &text[at..]), [DkimResult::Pass], "{text}");
+        assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID;"), "{text}");
+    }
 }
 
 #[test]
@@ -310,13 +318,7 @@ fn a_report_of_our_own_is_signed() {
         RData::TXT(TXT::new().with_char_string(CharacterString::new(KEY.as_bytes()).unwrap())),
     );
     let dns = DnsServer::with_records(vec![record], Vec::new());
-    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
-    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
-    let mut verifier = Verifier::new(Timestamp::now());
-    verifier.write(report.as_bytes());
-    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
-    let results: Vec<DkimResult> = verdicts.iter().map(|one| one.result).collect();
-    assert_eq!(results, [DkimResult::Pass], "{report}");
+    assert_eq!(results(&dns, &report), [DkimResult::Pass], "{report}");
 }
 
 #[test]

@@ -7,12 +7,18 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ehlo::trust::dkim::key::{Algorithm, Key};
+use ehlo::dns::Resolver;
+use ehlo::trust::dkim::DkimResult;
 use ehlo::trust::dkim::sign::{Signer, Signing};
+use ehlo::trust::dkim::verify::Verifier;
+use ehlo::trust::explain::Steps;
+use ehlo::trust::lookups::Lookups;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use simple_dns::rdata::{RData, TXT};
@@ -134,9 +140,7 @@ fn trust_tells_a_person_each_step_and_what_a_server_would_do() {
         assert!(told.contains(line), "{line}\n{told}");
     }
     let told = text(&ask(&letter().replace("hello", "hullo")).stdout);
-    assert!(
-        told.contains("pass, the body was changed") || told.contains("fail, the body was changed")
-    );
+    assert!(told.contains("  so the signature of bank.example: fail, the body was changed\n"));
     assert!(told.ends_with("the letter is refused with 550 5.7.26.\n"), "{told}");
 
     let output = run_with_input(&mut Command::new(examples().join("trust")), "");
@@ -144,13 +148,34 @@ fn trust_tells_a_person_each_step_and_what_a_server_would_do() {
     assert!(text(&output.stderr).contains("--ip is missing"));
 }
 
+/// What comes of a letter that is signed with this key, if this is its record in DNS.
+fn results(key: &Path, record: &str) -> Vec<DkimResult> {
+    let signer = Signer::from_pem(&fs::read_to_string(key).unwrap(), "key1").unwrap();
+    let letter = "From: ann@x.example\n\nhello\n";
+    let mut signing = Signing::default();
+    signing.write(letter.as_bytes());
+    let field = signer.sign(signing, |_| true, Timestamp::now()).unwrap();
+    let strings = record.as_bytes().chunks(255).fold(TXT::new(), |txt, string| {
+        txt.with_char_string(CharacterString::new(string).unwrap()).into_owned()
+    });
+    let owner = name("key1._domainkey.x.example");
+    let record = ResourceRecord::new(owner, CLASS::IN, 60, RData::TXT(strings));
+    let dns = DnsServer::with_records(vec![record], Vec::new());
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
+    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(5));
+    let mut verifier = Verifier::new(Timestamp::now());
+    verifier.write((field + letter).as_bytes());
+    let verdicts = verifier.finish(&lookups, &mut Steps::silent());
+    verdicts.into_iter().map(|one| one.result).collect()
+}
+
 /// The program `openssl` makes the keys. Where there is none, `dkim_key` has to say so.
 #[test]
 fn the_record_of_dkim_key_has_the_public_half_of_its_key() {
     let has_openssl = Command::new("openssl").arg("version").output().is_ok();
     let folder = tempfile::tempdir().unwrap();
-    for (flag, algorithm) in [(None, Algorithm::Rsa), (Some("--ed25519"), Algorithm::Ed25519)] {
-        let path = folder.path().join(format!("{algorithm:?}.pem"));
+    for flag in [None, Some("--ed25519")] {
+        let path = folder.path().join(flag.unwrap_or("rsa"));
         let make = || {
             let mut program = Command::new(examples().join("dkim_key"));
             program.args(["--domain", "x.example", "--key", path.to_str().unwrap()]).args(flag);
@@ -164,14 +189,7 @@ fn the_record_of_dkim_key_has_the_public_half_of_its_key() {
         let said = text(&output.stdout);
         let strings = said.split("key1._domainkey.x.example. TXT \"").nth(1).unwrap();
         let record = strings.lines().next().unwrap().trim_end_matches('"').replace("\" \"", "");
-        let key = Key::parse(record.as_bytes(), algorithm).unwrap();
-
-        let signer = Signer::from_pem(&fs::read_to_string(&path).unwrap(), "key1").unwrap();
-        let mut signing = Signing::default();
-        signing.write(b"From: ann@x.example\n\n");
-        let field = signer.sign(signing, |_| true, Timestamp::now()).unwrap();
-        assert!(field.contains(&format!("a={}-sha256", format!("{algorithm:?}").to_lowercase())));
-        assert!(!key.has_signed(b"something else", b"x"));
+        assert_eq!(results(&path, &record), [DkimResult::Pass], "{said}");
         // A second run keeps the key, and prints the same.
         assert_eq!(text(&make().stdout), said);
     }
