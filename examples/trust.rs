@@ -114,6 +114,7 @@ fn explain(flags: &Flags) -> Result<(), String> {
     print!("{}", verdicts.to_field(&flags.hostname, &request));
     let what = match verdicts.distrust() {
         None => "taken",
+        Some(Distrust::NoAuthor) => "refused with 550 5.7.1",
         Some(Distrust::Dmarc) => "refused with 550 5.7.26",
         Some(Distrust::Spf(_)) => "refused with 550 5.7.23",
         Some(Distrust::DmarcLater) => "put off with 451 4.7.26",

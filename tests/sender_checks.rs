@@ -125,6 +125,7 @@ fn note_writes_what_was_found_above_the_letter_and_takes_it() {
 #[test]
 fn enforce_refuses_what_owners_want_refused_and_says_why() {
     let dns = dns();
+    let long_header = format!("X: {}\n", "x".repeat(900)).repeat(300);
     for (from, author, expected) in [
         ("ann@pass.example", "eve@bank.example", "550 5.7.26 "),
         ("ann@bank.example", "ann@bank.example", "550 5.7.26 "),
@@ -136,6 +137,19 @@ fn enforce_refuses_what_owners_want_refused_and_says_why() {
         ("ann@none.example", "ann@none.example", "250 2.6.0 "),
         // Two authors are no way around the policy of one of them.
         ("ann@pass.example", "ann@pass.example, eve@bank.example", "550 5.7.26 "),
+        // Nor is an author about whom nobody can be asked.
+        ("ann@pass.example", "service@bank..example", "550 5.7.1 "),
+        ("ann@pass.example", "\"service@bank.example\"", "550 5.7.1 "),
+        (
+            "ann@pass.example",
+            "a@1.example,a@2.example,a@3.example,a@4.example,a@bank.example",
+            "550 5.7.1 ",
+        ),
+        (
+            "ann@pass.example",
+            &format!("ann@pass.example\n{long_header}From: eve@bank.example"),
+            "550 5.7.1 ",
+        ),
     ] {
         let server = server(&dns, "enforce");
         let reply = send(server.address, from, &format!("From: {author}\n\nhello\n"));
@@ -172,13 +186,20 @@ fn forged_results_go_and_those_of_others_stay() {
                   Authentication-Results: \"localhost\"; spf=pass\n three\n\
                   Authentication-Results: other.example; spf=pass four\n\
                   From: ann@none.example\n\
-                  Authentication-Results: localhost.evil.example; spf=pass five\n\nhello\n";
+                  Authentication-Results: localhost.evil.example; spf=pass five\n\
+                  a line that is no field\n\
+                  Authentication-Results: localhost; spf=pass six\n\nhello\n";
     assert!(send(server.address, "ann@none.example", letter).starts_with("250"));
     let text = stored(&server);
     assert_eq!(text.matches("localhost;").count(), 1, "{text}");
-    for (word, stays) in
-        [("one", false), ("two", false), ("three", false), ("four", true), ("five", true)]
-    {
+    for (word, stays) in [
+        ("one", false),
+        ("two", false),
+        ("three", false),
+        ("four", true),
+        ("five", true),
+        ("six", false),
+    ] {
         assert_eq!(text.contains(&format!(" {word}\n")), stays, "{word}\n{text}");
     }
     assert!(text.contains("\nFrom: ann@none.example\n") && text.ends_with("\n\nhello\n"));

@@ -16,7 +16,8 @@
 //! a mailbox file left there. All other octets pass unchanged.
 //!
 //! Where strangers are checked, their `Authentication-Results` go that claim to be ours
-//! (RFC 8601 section 5).
+//! (RFC 8601 section 5). Some mail programs read on after a line that is no field, so
+//! there only an empty line ends the header.
 //!
 //! Not read here: what the fields say, but for `Delivered-To` and whoever claims to have
 //! written `Authentication-Results`.
@@ -25,6 +26,8 @@
 
 use std::io::{self, Write};
 use std::mem;
+
+use crate::smtp::address::ascii_domain;
 
 /// How much of a line is kept back until it is decided what it is: what a line may
 /// have (RFC 5322 section 2.1.1). A name that is longer is none.
@@ -49,6 +52,8 @@ pub struct Header {
     has_begun: bool,
     /// Whether the field that began last goes.
     is_dropping: bool,
+    /// Whether a line was no field, and yet an `Authentication-Results` may follow.
+    is_text: bool,
     /// Names and values to add where the header ends, unless they are there.
     wanted: Vec<(&'static str, String)>,
     /// The value of a `Delivered-To` so far.
@@ -185,10 +190,16 @@ impl Header {
     /// is open what the line is.
     fn after(&self, octet: u8) -> Option<At> {
         let takes_mbox = !self.has_begun || self.whose == Whose::Ours;
+        // With a blank in front the first line is text, or it would go on with our last field.
+        let reads_on = self.our_name.is_some()
+            && !self.start.first().is_some_and(|first| is_blank(*first) || *first == b'\n');
         match octet {
-            _ if self.start.len() > START_LIMIT => Some(At::Body),
+            _ if self.start.len() > START_LIMIT => {
+                Some(if reads_on { At::Value } else { At::Body })
+            }
             b':' => field_name(&self.start).map(|_| At::Value),
             b'\n' if takes_mbox && is_of_mailbox_file(&self.start) => Some(At::Start),
+            b'\n' if reads_on => Some(At::Line),
             // An empty line, or one of text.
             b'\n' => Some(At::Body),
             _ => None,
@@ -199,14 +210,15 @@ impl Header {
     fn decided(&mut self, at: At, out: &mut impl Write) -> io::Result<()> {
         let start = mem::take(&mut self.start);
         match at {
-            At::Value => {
+            At::Value | At::Line => {
                 self.end_field(out)?;
+                self.is_text |= field_name(&start).is_none();
                 self.begin_field(&start);
             }
             At::Body if self.whose == Whose::Ours => {}
             At::Body => self.end(start.first().copied(), out)?,
             // The line of a mailbox file.
-            At::Start | At::Line => self.is_dropping = self.whose != Whose::Stranger,
+            At::Start => self.is_dropping = self.whose != Whose::Stranger,
         }
         (self.at, self.has_begun) = (at, true);
         if at == At::Body || !self.is_dropping { self.write(&start, out) } else { Ok(()) }
@@ -214,9 +226,10 @@ impl Header {
 
     fn begin_field(&mut self, start: &[u8]) {
         let name = field_name(start).unwrap_or_default();
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        let is_results =
+            self.our_name.is_some() && name.eq_ignore_ascii_case(b"Authentication-Results");
+        let is = |other: &str| !self.is_text && name.eq_ignore_ascii_case(other.as_bytes());
         let is_hidden = self.whose == Whose::User && (is("Bcc") || is("Resent-Bcc"));
-        let is_results = self.our_name.is_some() && is("Authentication-Results");
         self.results = is_results.then(|| start.to_vec());
         self.is_dropping = is_hidden || is_results || is("Return-Path");
         self.facts.received += usize::from(is("Received"));
@@ -266,7 +279,7 @@ impl Header {
     }
 
     fn write(&mut self, octets: &[u8], out: &mut impl Write) -> io::Result<()> {
-        let in_body = self.at == At::Body;
+        let in_body = self.at == At::Body || self.is_text;
         if in_body && self.whose == Whose::Ours {
             return Ok(());
         }
@@ -279,11 +292,13 @@ impl Header {
 }
 
 /// The name at the start of a line, which a colon ends: printable ASCII (RFC 5322 section
-/// 3.6.8). Old programs put blanks before the colon (section 4.5).
+/// 3.6.8). Old programs put blanks before the colon (section 4.5), and whoever forges a
+/// field so many that the colon is not there yet.
 fn field_name(start: &[u8]) -> Option<&[u8]> {
     let end = start.iter().position(|octet| !octet.is_ascii_graphic() || *octet == b':')?;
     let (name, rest) = start.split_at(end);
-    let is_name = !name.is_empty() && rest.strip_suffix(b":")?.iter().copied().all(is_blank);
+    let blanks = rest.strip_suffix(b":").unwrap_or(rest);
+    let is_name = !name.is_empty() && blanks.iter().copied().all(is_blank);
     is_name.then_some(name)
 }
 
@@ -307,7 +322,11 @@ fn claims_to_be(field: &[u8], our_name: &str) -> bool {
         Some(quoted) => quoted.split('"').next().unwrap_or_default().replace('\\', ""),
         None => rest.split([' ', '\t', '\n', ';', '(']).next().unwrap_or_default().to_owned(),
     };
-    name.trim().trim_end_matches('.').eq_ignore_ascii_case(our_name.trim_end_matches('.'))
+    let name = name.trim().trim_end_matches('.');
+    let our_name = our_name.trim_end_matches('.');
+    // One of ours may stand there in either of its two forms (RFC 5890 section 2.3.2.1).
+    name.eq_ignore_ascii_case(our_name)
+        || ascii_domain(name).is_some_and(|name| ascii_domain(our_name) == Some(name))
 }
 
 /// What follows a comment, of which the first bracket is gone; others may stand in it (RFC
@@ -503,6 +522,51 @@ mod tests {
                 let wire = String::from_utf8(out).unwrap().replace('\n', "\r\n");
                 assert_eq!(facts.crlf_octets, wire.len() as u64, "{text:?}");
             }
+        }
+    }
+
+    /// What is let through of a stranger's letter where `m\u{fc}hle.example` checks.
+    fn filter_checked(text: &str, part: usize) -> (String, Facts) {
+        let mut header = Header::new(None);
+        header.drop_results_of("xn--mhle-0ra.example");
+        let mut out = Vec::new();
+        for octets in text.as_bytes().chunks(part) {
+            header.filter(octets, &mut out).unwrap();
+        }
+        header.finish(&mut out).unwrap();
+        (String::from_utf8_lossy(&out).into_owned(), header.facts().clone())
+    }
+
+    #[test]
+    fn a_forged_result_goes_wherever_a_mail_program_could_find_it() {
+        let blanks = " ".repeat(2000);
+        for name in ["xn--mhle-0ra.example", "XN--MHLE-0RA.example.", "m\u{fc}hle.example"] {
+            for before in ["A: b\n", "no field\n", "", &format!("{}\n", "-".repeat(5000))] {
+                for after in ["", &blanks] {
+                    let forged = format!("Authentication-Results{after}: {name}; spf=pass\n");
+                    for part in [1, 997, 100_000] {
+                        let (out, facts) = filter_checked(&format!("{before}{forged}\nx\n"), part);
+                        assert_eq!(out, format!("{before}\nx\n"), "{name} {part}");
+                        assert_eq!(
+                            facts.crlf_octets,
+                            (before.len() + 5 + usize::from(!before.is_empty())) as u64
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_looks_for_forged_results_changes_nothing_else() {
+        let text = "A: b\nno field\nReturn-Path: kept\nReceived: text\n\u{fc}\n\
+                    Authentication-Results: other.example; none\n\nBcc: x\n";
+        for text in
+            [text, " blank\nAuthentication-Results: xn--mhle-0ra.example; text\n", "\n\n", "x"]
+        {
+            let plain = filter(text.as_bytes(), text.len(), None);
+            let (out, facts) = filter_checked(text, text.len());
+            assert_eq!((out.into_bytes(), facts), plain, "{text}");
         }
     }
 

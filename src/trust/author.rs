@@ -13,7 +13,7 @@ use crate::smtp::address::ascii_domain;
 use crate::store::header::after_comment;
 use crate::trust::fields::fields;
 
-/// Of a letter with several authors so many domains are told.
+/// Of a letter with several authors so many domains are asked about.
 const DOMAINS_LIMIT: usize = 4;
 
 /// Why a letter has not exactly one author.
@@ -23,8 +23,10 @@ pub enum NoAuthor {
     Missing,
     /// An address in it has no domain that could be in DNS.
     NoDomain,
-    /// Several fields, addresses in several domains, or some without one: these, among others.
+    /// Several fields, addresses in several domains, or some without one: these.
     Several(Vec<String>),
+    /// More domains than are asked about, or a header that is longer than what is kept of it.
+    TooMuch,
 }
 
 /// The one domain that all addresses in the one `From` of a header have.
@@ -45,8 +47,11 @@ pub fn author_domain(header: &[u8]) -> Result<String, NoAuthor> {
                 has_all_domains = false;
                 continue;
             };
-            if !domains.contains(&domain) && domains.len() < DOMAINS_LIMIT {
+            if !domains.contains(&domain) {
                 domains.push(domain);
+            }
+            if domains.len() > DOMAINS_LIMIT {
+                return Err(NoAuthor::TooMuch);
             }
         }
     }
@@ -145,6 +150,9 @@ impl Display for NoAuthor {
             NoAuthor::Several(domains) => {
                 write!(f, "From does not name exactly one domain, but: {}", domains.join(", "))
             }
+            NoAuthor::TooMuch => {
+                f.write_str("the header is too long, or From has too many domains")
+            }
         }
     }
 }
@@ -193,6 +201,7 @@ mod tests {
             ("From: ann", NoAuthor::NoDomain),
             ("From: ann@[192.0.2.1]", NoAuthor::NoDomain),
             ("From: ann@..", NoAuthor::NoDomain),
+            ("From: ann@bank..example", NoAuthor::NoDomain),
             ("From: \"ann@bank.example\"", NoAuthor::NoDomain),
         ] {
             assert_eq!(author(from), Err(expected), "{from}");
@@ -223,10 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn a_million_addresses_are_only_so_many() {
-        let many: String = (0..100_000).map(|n| format!("a@b{n}.example,")).collect();
-        let Err(NoAuthor::Several(domains)) = author(&format!("From: {many}")) else { panic!() };
+    fn a_domain_more_than_are_asked_about_is_no_way_around_its_policy() {
+        let many = |count| -> String {
+            let domains: Vec<String> = (0..count).map(|n| format!("a@b{n}.example")).collect();
+            format!("From: {}", domains.join(","))
+        };
+        let Err(NoAuthor::Several(domains)) = author(&many(DOMAINS_LIMIT)) else { panic!() };
         assert_eq!(domains.len(), DOMAINS_LIMIT);
+        assert_eq!(author(&many(DOMAINS_LIMIT + 1)), Err(NoAuthor::TooMuch));
+        assert_eq!(author(&many(100_000)), Err(NoAuthor::TooMuch));
     }
 
     quickcheck::quickcheck! {

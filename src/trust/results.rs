@@ -11,7 +11,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::smtp::session::Distrust;
 use crate::smtp::text::printable;
-use crate::trust::author::author_domain;
+use crate::trust::author::NoAuthor;
 use crate::trust::dkim::DkimVerdict;
 use crate::trust::dkim::verify::Verifier;
 use crate::trust::dmarc::{self, DmarcResult, DmarcVerdict, Policy, Proven};
@@ -25,6 +25,8 @@ const VALUE_LIMIT: usize = 200;
 /// All that was found about one letter.
 #[derive(Debug, Clone)]
 pub struct Verdicts {
+    /// Whom a reader takes for the author.
+    pub author: Result<String, NoAuthor>,
     /// About the reverse-path, or HELO where that is empty.
     pub spf: SpfVerdict,
     /// About the HELO name, where the reverse-path was asked about.
@@ -51,7 +53,7 @@ impl Verdicts {
             spf::check_helo(request, lookups, steps)
         });
         steps.say(|| "DKIM: which domain has signed what arrived?".to_owned());
-        let author = author_domain(letter.header());
+        let author = letter.author();
         let dkim = letter.finish(lookups, steps);
         steps.say(|| "DMARC: is one of them the domain that a reader sees?".to_owned());
         let proven = Proven {
@@ -59,7 +61,7 @@ impl Verdicts {
             dkim: dkim.iter().map(|one| (one.result, one.domain.as_str())).collect(),
         };
         let dmarc = dmarc::check(&author, &proven, lookups, steps);
-        Verdicts { spf, helo, dkim, dmarc }
+        Verdicts { author, spf, helo, dkim, dmarc }
     }
 
     /// The whole field in file form, folded, with its line end. `our_name` is who says so.
@@ -98,6 +100,10 @@ impl Verdicts {
     /// is taken. SPF alone counts only for a domain without a policy of DMARC: a forwarded
     /// letter fails there, and its author's signature may still be right.
     pub fn distrust(&self) -> Option<Distrust> {
+        // Of several authors each could be asked about.
+        if !matches!(self.author, Ok(_) | Err(NoAuthor::Several(_))) {
+            return Some(Distrust::NoAuthor);
+        }
         match (self.dmarc.result, self.dmarc.policy) {
             (DmarcResult::TempError, _) => return Some(Distrust::DmarcLater),
             (DmarcResult::Fail, Policy::Reject) => return Some(Distrust::Dmarc),
@@ -173,7 +179,8 @@ mod tests {
             policy,
             record: record.then(|| "v=DMARC1".to_owned()),
         };
-        Verdicts { helo: Some(spf.clone()), spf, dkim: vec![dkim], dmarc }
+        let author = Ok("x.example".to_owned());
+        Verdicts { author, helo: Some(spf.clone()), spf, dkim: vec![dkim], dmarc }
     }
 
     #[test]
@@ -245,5 +252,16 @@ mod tests {
             let all = verdicts(spf, dmarc, policy, record);
             assert_eq!(all.distrust(), expected, "{spf} {dmarc} {policy}");
         }
+    }
+
+    #[test]
+    fn an_author_who_cannot_be_asked_about_is_refused_and_several_are_asked() {
+        let mut all = verdicts(SpfResult::Pass, DmarcResult::Fail, Policy::None, false);
+        for author in [NoAuthor::Missing, NoAuthor::NoDomain, NoAuthor::TooMuch] {
+            all.author = Err(author);
+            assert_eq!(all.distrust(), Some(Distrust::NoAuthor));
+        }
+        all.author = Err(NoAuthor::Several(vec!["x.example".to_owned()]));
+        assert_eq!(all.distrust(), None);
     }
 }

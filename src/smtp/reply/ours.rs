@@ -312,6 +312,12 @@ pub fn relaying_denied() -> Reply {
     Reply::new(550, (7, 1), "relaying denied, that domain is not served here")
 }
 
+/// 550 5.7.1: no domain could be asked whether the author is theirs. A header has one `From`,
+/// with an address (RFC 5322 section 3.6.2).
+pub fn no_author() -> Reply {
+    Reply::new(550, (7, 1), "From names no author whose domain can be asked about")
+}
+
 /// 550 5.7.26: nobody has proven to be the author, and the owner of the author's domain
 /// wants such letters refused (RFC 7372 section 3.3).
 pub fn dmarc_fails() -> Reply {

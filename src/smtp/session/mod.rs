@@ -247,6 +247,7 @@ impl Session {
             Outcome::NoRoom => reply::no_room(),
             Outcome::Failed => reply::local_fault(),
             Outcome::BareNewline => reply::bare_newline_in_message(),
+            Outcome::Untrusted(Distrust::NoAuthor) => reply::no_author(),
             Outcome::Untrusted(Distrust::Dmarc) => reply::dmarc_fails(),
             Outcome::Untrusted(Distrust::Spf(why)) => reply::spf_fails(why.as_deref()),
             Outcome::Untrusted(Distrust::DmarcLater) => reply::dmarc_later(),

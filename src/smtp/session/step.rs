@@ -157,6 +157,9 @@ pub enum Outcome {
 /// Why a letter of a stranger is refused (RFC 7372 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Distrust {
+    /// Its author cannot be asked about: `From` is missing, has no domain or too many, or is
+    /// behind more header than is read.
+    NoAuthor,
     /// DMARC fails, and the owner of the author's domain says reject.
     Dmarc,
     /// SPF fails; perhaps with what the owner says to those who may not.

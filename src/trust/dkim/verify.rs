@@ -10,6 +10,7 @@
 use jiff::Timestamp;
 
 use crate::smtp::text::printable;
+use crate::trust::author::{NoAuthor, author_domain};
 use crate::trust::dkim::canonical::{BodyHash, Canon};
 use crate::trust::dkim::key::Key;
 use crate::trust::dkim::reading::Reading;
@@ -55,9 +56,14 @@ impl Verifier {
         }
     }
 
-    /// The header, as far as it was kept: for those who look for the author.
-    pub fn header(&self) -> &[u8] {
-        self.reading.header()
+    /// The domain of the author, if all of the header was kept: there may be another `From`
+    /// in the rest.
+    pub fn author(&self) -> Result<String, NoAuthor> {
+        if self.reading.is_whole() {
+            author_domain(self.reading.header())
+        } else {
+            Err(NoAuthor::TooMuch)
+        }
     }
 
     fn header_is_over(&mut self) {

@@ -69,7 +69,7 @@ impl Record {
         Some(Record {
             text: printable(octets),
             is_wrong: p.flatten().is_none() || sp == Some(None) || np == Some(None),
-            has_reports: get("rua").is_some_and(|uri| uri.contains(':')),
+            has_reports: get("rua").is_some_and(|uris| uris.split(',').any(is_uri)),
             p: p.flatten(),
             sp: sp.flatten(),
             np: np.flatten(),
@@ -83,6 +83,12 @@ impl Record {
             },
         })
     }
+}
+
+/// Whether this is a scheme and what it leads to (RFC 3986 section 3).
+fn is_uri(text: &str) -> bool {
+    let is_scheme = |scheme: &str| scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    text.trim().split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && !rest.is_empty())
 }
 
 impl Policy {
@@ -142,6 +148,12 @@ mod tests {
         assert!(!record.is_spf_strict && !record.is_test && record.psd.is_none());
         assert!(!parse("v=DMARC1; p=none").unwrap().is_wrong);
         assert!(parse("v=DMARC1").unwrap().is_wrong);
+        for (rua, expected) in
+            [(":", false), ("a", false), ("mailto:", false), ("x, mailto:a@b", true)]
+        {
+            let record = parse(&format!("v=DMARC1; rua={rua}")).unwrap();
+            assert_eq!(record.has_reports, expected, "{rua}");
+        }
         assert!(parse("v=DMARC1; p=none; np=never").unwrap().is_wrong);
     }
 
