@@ -23,12 +23,13 @@ use simple_dns::{CLASS, CharacterString, ResourceRecord};
 use common::dns::{DnsServer, Trick, name, tricks};
 
 /// Names without `_dmarc.`, and what stands there.
-const RECORDS: [(&str, &str); 16] = [
+const RECORDS: [(&str, &str); 17] = [
     ("bank.example", "v=DMARC1; p=reject; sp=quarantine; np=reject"),
     ("known.bank.example", ""),
     ("strict.example", "v=DMARC1; p=reject; adkim=s; aspf=s"),
     ("test.example", "v=DMARC1; p=reject; t=y"),
     ("none.example", "v=DMARC1; p=none"),
+    ("short.example", "v=DMARC1; sp=reject"),
     ("twice.example", "v=DMARC1; p=reject"),
     ("twice.example", "v=DMARC1; p=none"),
     ("wrong.example", "v=DMARC1; p=destroy"),
@@ -91,6 +92,9 @@ fn the_record_that_counts_is_found_on_the_way_up() {
         ("deep.own.bank.example", DmarcResult::Fail, None),
         ("test.example", DmarcResult::Fail, Quarantine),
         ("none.example", DmarcResult::Fail, None),
+        // Without `p` it is `none`, for the name itself.
+        ("short.example", DmarcResult::Fail, None),
+        ("below.short.example", DmarcResult::Fail, Reject),
         ("case.example", DmarcResult::Fail, Reject),
         ("old.example", DmarcResult::Fail, Reject),
         ("deep.one.example", DmarcResult::Fail, Quarantine),

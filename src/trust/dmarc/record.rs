@@ -25,7 +25,7 @@ pub enum Policy {
 pub struct Record {
     /// As its owner wrote it, printable.
     pub text: String,
-    /// For letters of this domain.
+    /// For letters of this domain; `none` where it is left out (section 4.7).
     pub p: Option<Policy>,
     /// For those of domains below it.
     pub sp: Option<Policy>,
@@ -68,7 +68,7 @@ impl Record {
         let is = |name: &str, value: &str| get(name).is_some_and(|one| one == value);
         Some(Record {
             text: printable(octets),
-            is_wrong: p.flatten().is_none() || sp == Some(None) || np == Some(None),
+            is_wrong: [p, sp, np].contains(&Some(None)),
             has_reports: get("rua").is_some_and(|uris| uris.split(',').any(is_uri)),
             p: p.flatten(),
             sp: sp.flatten(),
@@ -147,7 +147,8 @@ mod tests {
         assert!(record.is_wrong && record.has_reports && record.is_dkim_strict);
         assert!(!record.is_spf_strict && !record.is_test && record.psd.is_none());
         assert!(!parse("v=DMARC1; p=none").unwrap().is_wrong);
-        assert!(parse("v=DMARC1").unwrap().is_wrong);
+        assert!(!parse("v=DMARC1").unwrap().is_wrong);
+        assert!(parse("v=DMARC1; p=").unwrap().is_wrong);
         for (rua, expected) in
             [(":", false), ("a", false), ("mailto:", false), ("x, mailto:a@b", true)]
         {
