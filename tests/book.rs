@@ -41,6 +41,8 @@ const FEWEST_LINKS: usize = 40;
 const FEWEST_NAMED_FILES: usize = 20;
 const FEWEST_COMMANDS: usize = 15;
 const FEWEST_KEYWORDS: usize = 8;
+const FEWEST_TERMS: usize = 50;
+const FEWEST_LINKED_TERMS: usize = 200;
 
 /// How many dialogues are played at a time.
 const AT_A_TIME: usize = 8;
@@ -52,6 +54,10 @@ const PARTS: [&str; 5] =
 /// What stands between the code and the first section: the question best before the
 /// invariants, which may give the answer away.
 const BEFORE_THE_FIRST_SECTION: [&str; 2] = ["**A question to predict:**", "**Invariants:**"];
+
+/// Words that mean something else in a chapter than in the glossary.
+const NO_TERMS: [(&str, &&str); 4] =
+    [("14", &"journal"), ("15", &"alias"), ("18", &"journal"), ("20", &"header")];
 
 /// Files that may leave out their `//! Book:` line, because they are no more
 /// than a list of modules or the way in.
@@ -328,6 +334,81 @@ fn follow(page: &Page, link: &Link) -> Result<(), String> {
         true => Err(format!("the link says {promised} and leads to {path}")),
         false => Ok(()),
     }
+}
+
+#[test]
+fn every_chapter_links_a_term_of_the_glossary_where_it_first_stands() {
+    let glossary = Page::read("docs/glossary.md");
+    let prose = glossary.prose();
+    let terms: Vec<&str> = prose.iter().filter_map(|(_, line)| line.strip_prefix("### ")).collect();
+    assert!(terms.len() >= FEWEST_TERMS, "only {} terms found", terms.len());
+    assert!(terms.windows(2).all(|two| two[0].to_lowercase() < two[1].to_lowercase()));
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for chapter in chapters() {
+        let text = before_the_exercises(&chapter);
+        let without_links = blank(&text, '[', ']');
+        for term in &terms {
+            let is_other = NO_TERMS.contains(&(&chapter.path[5..7], term));
+            let at = find_word(&without_links, term).filter(|_| !is_other);
+            // Another form of it may have been linked before, such as its plural.
+            let target = format!("]: glossary.md#{}", term.to_lowercase().replace(' ', "-"));
+            let forms = chapter.text.lines().filter_map(|line| {
+                line.strip_suffix(&target)?.strip_prefix('[').map(|form| format!("[{form}]"))
+            });
+            let linked = forms.filter_map(|form| text.find(&form)).min();
+            checked += usize::from(linked.is_some());
+            if at.is_some_and(|at| linked.is_none_or(|linked| linked > at)) {
+                wrong.push(format!("{}: {term}", chapter.path));
+            }
+        }
+    }
+    assert!(checked >= FEWEST_LINKED_TERMS, "only {checked} terms found in chapters");
+    assert_none(
+        wrong,
+        "write `[term]` where it first stands, and `[term]: glossary.md#term` below",
+    );
+}
+
+/// The words of a chapter, without code, headings, tables and what stands in other links.
+fn before_the_exercises(chapter: &Page) -> String {
+    let code = code_lines(chapter);
+    let lines = chapter.prose().into_iter().take_while(|(_, line)| *line != "## Exercises");
+    let mut text: String = lines
+        .filter(|(number, line)| !code.contains(number) && !line.starts_with(['#', '<', '|']))
+        .map(|(_, line)| without_code(line) + "\n")
+        .collect();
+    // `[text](page.md)`
+    while let Some(at) = text.find("](") {
+        let begin = text[..at].rfind('[').unwrap_or(at);
+        let end = text[at..].find(')').map_or(text.len(), |end| at + end + 1);
+        text.replace_range(begin..end, "");
+    }
+    text
+}
+
+/// A text with blanks in the place of what stands between two marks.
+fn blank(text: &str, from: char, to: char) -> String {
+    let mut is_between = false;
+    let mut masked = String::new();
+    for c in text.chars() {
+        is_between |= c == from;
+        // Every octet stays where it was.
+        masked += &if is_between { " ".repeat(c.len_utf8()) } else { c.to_string() };
+        is_between &= c != to;
+    }
+    masked
+}
+
+/// Where a text has a word, and not only as a part of another one.
+fn find_word(text: &str, word: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || "-_./:".contains(c);
+    text.match_indices(word).map(|(at, _)| at).find(|at| {
+        let after = &text[at + word.len()..];
+        let ends = !after.starts_with(|c: char| c.is_alphanumeric() || "-_:".contains(c));
+        let has_more = after.starts_with('.') && after[1..].starts_with(char::is_alphanumeric);
+        !text[..*at].ends_with(is_part) && ends && !has_more
+    })
 }
 
 #[test]
