@@ -1,0 +1,286 @@
+//! Checks the exercises of the book both ways: `cargo run --example exercises -- [ID…]`.
+//!
+//! In: docs/solutions/, and the tests in tests/exercises/. Out: for each exercise whether its
+//! tests fail without its solution, and whether they and all other tests pass with it. It
+//! works in a copy of the project under target/, so nothing here is changed. Exit code: 0 all
+//! is right, 1 something is wrong, 2 it could not be tried.
+//!
+//! Solutions that apply together are tried together, because the whole suite takes a minute.
+//!
+//! Book: docs/README.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::{fs, io};
+
+use argh::FromArgs;
+
+/// Check exercises both ways: their tests fail before the solution, and pass after it.
+#[derive(FromArgs)]
+struct Flags {
+    /// only see whether each solution still applies
+    #[argh(switch)]
+    apply_only: bool,
+    /// choose so many exercises at random
+    #[argh(option, arg_name = "N")]
+    random: Option<usize>,
+    /// numbers of exercises, such as 5.2 (default: all)
+    #[argh(positional, arg_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// A copy of the project, where solutions are put in and taken out.
+struct Copy {
+    folder: PathBuf,
+    target: PathBuf,
+    solutions: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = argh::from_env();
+    match run(&flags) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("exercises: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(flags: &Flags) -> io::Result<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let copy = Copy::of(root)?;
+    let all = copy.all()?;
+    let ids = chosen(flags, &all)?;
+    let stale = copy.stale(&all)?;
+    for id in &stale {
+        println!("{id}: docs/solutions/{id}.patch no longer applies");
+    }
+    println!("{} of {} solutions apply", all.len() - stale.len(), all.len());
+    if flags.apply_only || !stale.is_empty() {
+        return Ok(stale.is_empty());
+    }
+    let solved_before = copy.passing(&ids)?;
+    for id in &solved_before {
+        println!("{id}: its test passes without the solution");
+    }
+    let mut is_right = solved_before.is_empty();
+    let mut waiting = ids;
+    while !waiting.is_empty() {
+        let (together, rest) = copy.apply_some(waiting)?;
+        println!("with {}:", together.join(", "));
+        is_right &= copy.check(&together)?;
+        copy.reset()?;
+        waiting = rest;
+    }
+    Ok(is_right)
+}
+
+/// The exercises that were asked for.
+fn chosen(flags: &Flags, all: &[String]) -> io::Result<Vec<String>> {
+    if let Some(id) = flags.ids.iter().find(|id| !all.contains(id)) {
+        return Err(io::Error::other(format!("there is no docs/solutions/{id}.patch")));
+    }
+    let mut ids = if flags.ids.is_empty() { all.to_vec() } else { flags.ids.clone() };
+    while flags.random.is_some_and(|count| ids.len() > count) {
+        ids.swap_remove(random_below(ids.len())?);
+    }
+    ids.sort_by_key(|id| sort_key(id));
+    Ok(ids)
+}
+
+/// A random number. A small bias does no harm here.
+fn random_below(limit: usize) -> io::Result<usize> {
+    let mut octets = [0; 4];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut octets)?;
+    Ok(u32::from_ne_bytes(octets) as usize % limit)
+}
+
+/// 5.2 comes before 12.1.
+fn sort_key(id: &str) -> Vec<u32> {
+    id.split('.').filter_map(|part| part.parse().ok()).collect()
+}
+
+impl Copy {
+    /// A fresh copy of all that is not made by a program. It is a repository of its own,
+    /// because `git apply` passes silently over files outside of one.
+    fn of(root: &Path) -> io::Result<Copy> {
+        let work = root.join("target/exercises");
+        let folder = work.join("tree");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        copy_folder(root, &folder)?;
+        let copy =
+            Copy { folder, target: work.join("target"), solutions: root.join("docs/solutions") };
+        copy.git(&["init", "--quiet"])?;
+        copy.git(&["add", "--all"])?;
+        copy.git(&["-c", "user.name=x", "-c", "user.email=x@x.example", "commit", "-qm", "copy"])?;
+        Ok(copy)
+    }
+
+    /// The numbers of all exercises.
+    fn all(&self) -> io::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.solutions)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            ids.extend(name.strip_suffix(".patch").map(str::to_owned));
+        }
+        Ok(ids)
+    }
+
+    fn patch(&self, id: &str) -> String {
+        self.solutions.join(format!("{id}.patch")).display().to_string()
+    }
+
+    /// Those whose patch does not apply to the project as it is.
+    fn stale(&self, ids: &[String]) -> io::Result<Vec<String>> {
+        let mut stale = Vec::new();
+        for id in ids {
+            if !self.run("git", &["apply", "--check", &self.patch(id)])?.status.success() {
+                stale.push(id.clone());
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Applies as many as go together. Gives these, and the rest.
+    fn apply_some(&self, ids: Vec<String>) -> io::Result<(Vec<String>, Vec<String>)> {
+        let (mut applied, mut rest) = (Vec::new(), Vec::new());
+        for id in ids {
+            let applies = self.run("git", &["apply", &self.patch(&id)])?.status.success();
+            if applies { applied.push(id) } else { rest.push(id) }
+        }
+        Ok((applied, rest))
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        self.git(&["checkout", "--quiet", "."])?;
+        self.git(&["clean", "-fdq"])
+    }
+
+    /// Those of which all tests pass: none should before the solution is there.
+    fn passing(&self, ids: &[String]) -> io::Result<Vec<String>> {
+        let results = self.exercise_tests(ids)?;
+        let missing = ids.iter().find(|id| !results.contains_key(*id));
+        if let Some(id) = missing {
+            return Err(io::Error::other(format!("exercise {id} has no test")));
+        }
+        Ok(results.into_iter().filter(|(_, failed)| failed.is_empty()).map(|(id, _)| id).collect())
+    }
+
+    /// Whether the tests of these exercises pass, and all others too.
+    fn check(&self, ids: &[String]) -> io::Result<bool> {
+        let results = self.exercise_tests(ids)?;
+        let mut is_right = true;
+        for id in ids {
+            match results.get(id) {
+                Some(failed) if failed.is_empty() => println!("  {id}: its tests pass"),
+                Some(failed) => {
+                    is_right = false;
+                    println!(
+                        "  {id}: fails: {}",
+                        failed.iter().cloned().collect::<Vec<_>>().join(", ")
+                    );
+                }
+                None => {
+                    is_right = false;
+                    println!("  {id}: its tests did not run");
+                }
+            }
+        }
+        let output = self.cargo(&["test", "--no-fail-fast"])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let failed: Vec<&str> = text.lines().filter_map(failed_test).collect();
+        if output.status.success() {
+            println!("  all other tests pass");
+        } else {
+            println!("  of the other tests fail: {}", failed.join(", "));
+            if failed.is_empty() {
+                println!("{}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+        Ok(is_right && output.status.success())
+    }
+
+    /// Runs the tests of exercises. Gives for each which of them failed.
+    fn exercise_tests(&self, ids: &[String]) -> io::Result<BTreeMap<String, BTreeSet<String>>> {
+        let names: Vec<String> =
+            ids.iter().map(|id| format!("exercise_{}_", id.replace('.', "_"))).collect();
+        let mut args = vec!["test", "--test", "exercises", "--", "--ignored"];
+        args.extend(names.iter().map(String::as_str));
+        // The programs that the tests run have to be there, too.
+        let built = self.cargo(&["build", "--bins", "--examples"])?;
+        if !built.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&built.stderr).into_owned()));
+        }
+        let output = self.cargo(&args)?;
+        let mut results: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let Some((test, outcome)) =
+                line.strip_prefix("test ").and_then(|line| line.split_once(" ... "))
+            else {
+                continue;
+            };
+            for (id, name) in ids.iter().zip(&names) {
+                if test.contains(name.as_str()) {
+                    let failed = results.entry(id.clone()).or_default();
+                    if outcome != "ok" {
+                        failed.insert(test.to_owned());
+                    }
+                }
+            }
+        }
+        if results.is_empty() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        Ok(results)
+    }
+
+    fn cargo(&self, args: &[&str]) -> io::Result<Output> {
+        self.run(env!("CARGO"), args)
+    }
+
+    fn git(&self, args: &[&str]) -> io::Result<()> {
+        let output = self.run("git", args)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> io::Result<Output> {
+        Command::new(program)
+            .args(args)
+            .current_dir(&self.folder)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .output()
+    }
+}
+
+/// The name in `test x ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+/// Copies what belongs to the project: not what git and cargo keep beside it.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_made = ["target", ".git", "spool"].iter().any(|made| name == *made);
+        if is_made {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &to.join(name))?;
+        } else {
+            fs::copy(entry.path(), to.join(name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The exercises of the book: each test is one assignment, and fails until it is done.
+//!
+//! `cargo test exercise_5_2 -- --ignored` tries number 5.2. The assignment stands above its
+//! test and in its chapter; a solution, and why it is so, is in docs/solutions/. They play with
+//! the built programs from outside, so they compile whatever is done to the program.
+//!
+//! Book: docs/README.md.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chapter_01;
+mod chapter_02;
+mod form;
