@@ -146,14 +146,16 @@ impl Shared {
     /// The honest answer, and what to do instead of sending it.
     fn answer(&self, query: &[u8], client: SocketAddr, over_tcp: bool) -> (Vec<u8>, Option<Trick>) {
         let query = Packet::parse(query).unwrap();
-        let (name, kind) = (query.questions[0].qname.to_string(), query.questions[0].qtype);
+        // However it is spelled, it is one name (RFC 4343).
+        let name = query.questions[0].qname.to_string().to_ascii_lowercase();
+        let kind = query.questions[0].qtype;
         let simple_dns::QTYPE::TYPE(kind) = kind else { panic!("{kind:?}") };
         let question = format!("{name} {kind:?}");
         let (id, port) = (query.id(), client.port());
         self.asked.lock().unwrap().push(Asked { question: question.clone(), id, port, over_tcp });
 
         let mut reply = query.into_reply();
-        let mut owner = name.to_ascii_lowercase();
+        let mut owner = name;
         // An alias of an alias is followed, a circle not for ever.
         for _ in 0..10 {
             let name = |record: &ResourceRecord| record.name.to_string().to_ascii_lowercase();
