@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
-use std::{fs, io};
+use std::{env, fs, io};
 
 use argh::FromArgs;
 
@@ -25,6 +25,9 @@ struct Flags {
     /// choose so many exercises at random
     #[argh(option, arg_name = "N")]
     random: Option<usize>,
+    /// only build the flawed server of exercise 3.2 with this number, and say where it is
+    #[argh(option, arg_name = "N")]
+    flaw: Option<u32>,
     /// numbers of exercises, such as 5.2 (default: all)
     #[argh(positional, arg_name = "ID")]
     ids: Vec<String>,
@@ -51,7 +54,11 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> io::Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let copy = Copy::of(root)?;
+    if let Some(number) = flags.flaw {
+        println!("{}", flawed(root, number)?.display());
+        return Ok(true);
+    }
+    let copy = Copy::of(root, "tree")?;
     let all = copy.all()?;
     let ids = chosen(flags, &all)?;
     let stale = copy.stale(&all)?;
@@ -59,8 +66,13 @@ fn run(flags: &Flags) -> io::Result<bool> {
         println!("{id}: docs/solutions/{id}.patch no longer applies");
     }
     println!("{} of {} solutions apply", all.len() - stale.len(), all.len());
-    if flags.apply_only || !stale.is_empty() {
-        return Ok(stale.is_empty());
+    let stale_flaws = copy.stale_flaws()?;
+    for flaw in &stale_flaws {
+        println!("3.2: tests/exercises/flaws/{flaw} no longer applies");
+    }
+    let applies = stale.is_empty() && stale_flaws.is_empty();
+    if flags.apply_only || !applies {
+        return Ok(applies);
     }
     let solved_before = copy.passing(&ids)?;
     for id in &solved_before {
@@ -76,6 +88,25 @@ fn run(flags: &Flags) -> io::Result<bool> {
         waiting = rest;
     }
     Ok(is_right)
+}
+
+/// Builds the server with one flaw, and gives the program.
+fn flawed(root: &Path, number: u32) -> io::Result<PathBuf> {
+    let copy = Copy::of(root, "flawed")?;
+    copy.git(&["apply", &format!("tests/exercises/flaws/{number}.patch")])?;
+    let built = copy.cargo(&["build", "--bin", "ehlo"])?;
+    if !built.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&built.stderr).into_owned()));
+    }
+    let program = work(root).join(format!("ehlo-{number}"));
+    fs::copy(copy.target.join("debug/ehlo"), &program)?;
+    Ok(program)
+}
+
+/// Where everything is made: beside what cargo makes.
+fn work(root: &Path) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    target.join("exercises")
 }
 
 /// The exercises that were asked for.
@@ -106,15 +137,17 @@ fn sort_key(id: &str) -> Vec<u32> {
 impl Copy {
     /// A fresh copy of all that is not made by a program. It is a repository of its own,
     /// because `git apply` passes silently over files outside of one.
-    fn of(root: &Path) -> io::Result<Copy> {
-        let work = root.join("target/exercises");
-        let folder = work.join("tree");
+    fn of(root: &Path, name: &str) -> io::Result<Copy> {
+        let folder = work(root).join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         copy_folder(root, &folder)?;
-        let copy =
-            Copy { folder, target: work.join("target"), solutions: root.join("docs/solutions") };
+        let copy = Copy {
+            folder,
+            target: work(root).join(format!("{name}-target")),
+            solutions: root.join("docs/solutions"),
+        };
         copy.git(&["init", "--quiet"])?;
         copy.git(&["add", "--all"])?;
         copy.git(&["-c", "user.name=x", "-c", "user.email=x@x.example", "commit", "-qm", "copy"])?;
@@ -133,6 +166,20 @@ impl Copy {
 
     fn patch(&self, id: &str) -> String {
         self.solutions.join(format!("{id}.patch")).display().to_string()
+    }
+
+    /// The flaws of exercise 3.2 that cannot be planted any more.
+    fn stale_flaws(&self) -> io::Result<Vec<String>> {
+        let mut stale = Vec::new();
+        for entry in fs::read_dir(self.folder.join("tests/exercises/flaws"))? {
+            let path = entry?.path();
+            let is_patch = path.extension().is_some_and(|extension| extension == "patch");
+            let patch = path.display().to_string();
+            if is_patch && !self.run("git", &["apply", "--check", &patch])?.status.success() {
+                stale.push(entry_name(&path));
+            }
+        }
+        Ok(stale)
     }
 
     /// Those whose patch does not apply to the project as it is.
@@ -259,6 +306,11 @@ impl Copy {
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .output()
     }
+}
+
+/// The last part of a path.
+fn entry_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The name in `test x ... FAILED`.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::common::markdown::Page;
 
 /// Fewer were not all of them.
-const FEWEST: usize = 7;
+const FEWEST: usize = 9;
 
 /// What every exercise has in its chapter, after its heading.
 const PARTS: [&str; 4] = [
@@ -22,9 +22,11 @@ fn every_exercise_has_a_test_a_patch_and_a_page_of_reasons() {
     let exercises = exercises();
     assert!(exercises.len() >= FEWEST, "only {} exercises found", exercises.len());
     let solutions = folder("docs/solutions");
-    let tests: String = fs::read_dir(root().join("tests/exercises"))
-        .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+    let files = folder("tests/exercises");
+    let tests: String = files
+        .iter()
+        .filter(|name| name.ends_with(".rs"))
+        .map(|name| fs::read_to_string(root().join("tests/exercises").join(name)).unwrap())
         .collect();
     let mut wrong = Vec::new();
     for (id, text) in &exercises {
