@@ -373,7 +373,7 @@ fn bear(before: &[String], line: &str) -> String {
 }
 
 fn after(pause: Duration) -> String {
-    if pause.is_zero() { "at once".to_owned() } else { format!("after {} s", pause.as_secs()) }
+    if pause.is_zero() { "at once".to_owned() } else { format!("after {} s", pause.as_secs_f64()) }
 }
 
 /// For how many time-outs a session may last.

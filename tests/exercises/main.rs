@@ -14,6 +14,8 @@ mod common;
 mod chapter_01;
 mod chapter_02;
 mod chapter_03;
+mod chapter_05;
+mod chapter_12;
 mod chapter_14;
 mod chapter_15;
 mod chapter_16;
