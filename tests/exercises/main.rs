@@ -22,4 +22,5 @@ mod chapter_14;
 mod chapter_15;
 mod chapter_16;
 mod chapter_17;
+mod chapter_21;
 mod form;
