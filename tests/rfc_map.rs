@@ -18,9 +18,9 @@ use common::markdown::Page;
 use sections::SECTIONS;
 
 const MAP: &str = "docs/rfc-map.md";
-const FEWEST_ROWS: usize = 250;
-const FEWEST_SECTIONS: usize = 150;
-const FEWEST_RFCS: usize = 9;
+const FEWEST_ROWS: usize = 600;
+const FEWEST_SECTIONS: usize = 400;
+const FEWEST_RFCS: usize = 35;
 const FEWEST_NAMES: usize = 500;
 
 /// How a row begins that names no code: nothing was built, and it says why.
@@ -130,7 +130,7 @@ fn every_row_says_what_is_done_and_what_shows_it_or_why_nothing_is() {
         if row.requirement.starts_with(NOT_DONE) && !row.code.is_empty() {
             wrong.push(format!("{}: not done, and yet there is code", row.place()));
         }
-        if row.requirement.len() < 20 || !seen.insert((row.rfc, &row.section, &row.requirement)) {
+        if row.requirement.len() < 10 || !seen.insert((row.rfc, &row.section, &row.requirement)) {
             wrong.push(format!("{}: says nothing, or the same as another row", row.place()));
         }
     }

@@ -319,7 +319,7 @@ pub fn no_author() -> Reply {
 }
 
 /// 550 5.7.26: nobody has proven to be the author, and the owner of the author's domain
-/// wants such letters refused (RFC 7372 section 3.3).
+/// wants such letters refused (RFC 7372 section 3.4).
 pub fn dmarc_fails() -> Reply {
     Reply::new(550, (7, 26), "DMARC: the owner of the domain in From wants this refused")
 }
