@@ -307,6 +307,12 @@ const TRANSACTION: [&str; 8] = [
     "[message]",
     "S: 250 2.6.0 stored",
 ];
+/// The same after a login: we vouch for nobody (RFC 4954 section 5).
+const AFTER_LOGIN: [&str; 8] = {
+    let mut lines = TRANSACTION;
+    lines[0] = "C: MAIL FROM:<ann@me.example> AUTH=<>";
+    lines
+};
 const BOB: [&str; 1] = ["bob@hop.example"];
 
 #[test]
@@ -1157,7 +1163,7 @@ fn every_mechanism_logs_in_and_a_wrong_password_is_temporary() {
         let offer = format!("S: 250 AUTH {}", mechanism.name().to_lowercase());
         let begin = [&OFFER[..], &TLS, &["S: 250-a", &offer, "[auth]"]].concat();
 
-        let hop = Hop::play(&[&begin[..], &TRANSACTION, &QUIT].concat());
+        let hop = Hop::play(&[&begin[..], &AFTER_LOGIN, &QUIT].concat());
         let credentials = ann();
         let verified = dial(verified("localhost", &connector));
         let right = Dial { login: Some(&credentials), ..verified };
@@ -1196,7 +1202,7 @@ fn a_mechanism_that_is_refused_as_such_is_followed_by_the_next_and_a_password_is
         &["S: 250-AUTH CRAM-MD5", "S: 250 AUTH=PLAIN", cram, "S: 334 PDE+", "C: *"],
     ] {
         let login = [login, &["S: 534 5.7.9 weak", "[auth]"][..]].concat();
-        let hop = Hop::play(&[&begin[..], &["S: 250-a"], &login, &TRANSACTION, &QUIT].concat());
+        let hop = Hop::play(&[&begin[..], &["S: 250-a"], &login, &AFTER_LOGIN, &QUIT].concat());
         let mut client = hop.connect(&dial).unwrap();
         assert_eq!(brief(&deliver(&mut client, &BOB, MESSAGE)[0]), "Delivered 2.6.0");
         client.quit();
@@ -1237,7 +1243,7 @@ fn a_token_is_said_by_oauthbearer_or_else_by_xoauth2_and_by_nothing_else() {
         &["S: 250 AUTH LOGIN PLAIN XOAUTH2", xoauth2, "S: 235 hi"],
         &["S: 250 AUTH OAUTHBEARER XOAUTH2", bearer, "S: 504 no", xoauth2, "S: 235 hi"],
     ] {
-        let hop = Hop::play(&[&begin[..], &["S: 250-a"], login, &TRANSACTION, &QUIT].concat());
+        let hop = Hop::play(&[&begin[..], &["S: 250-a"], login, &AFTER_LOGIN, &QUIT].concat());
         let mut client = hop.connect(&dial).unwrap();
         assert_eq!(brief(&deliver(&mut client, &BOB, MESSAGE)[0]), "Delivered 2.6.0");
         client.quit();

@@ -116,6 +116,7 @@ impl Client {
             extensions: Extensions::default(),
             is_open: true,
             in_transaction: false,
+            has_logged_in: false,
             trace: dial.trace.cloned(),
         };
         let may_encrypt = client.greet().and_then(|()| client.ask_for_tls(dial.security));
@@ -129,6 +130,7 @@ impl Client {
         }
         if let Some(credentials) = dial.login {
             done = done.and_then(|()| client.log_in(credentials));
+            client.has_logged_in = true;
         }
         client.or_quit(done).map(|(client, ())| client)
     }

@@ -65,6 +65,8 @@ pub struct Client {
     is_open: bool,
     /// Whether a MAIL was sent that no reply to a whole message has ended.
     in_transaction: bool,
+    /// Whether we have told the next hop who we are.
+    has_logged_in: bool,
     trace: Option<Trace>,
 }
 

@@ -168,6 +168,10 @@ impl Client {
         if needs_smtputf8 {
             parameters += self.parameter(UTF8)?;
         }
+        // Whoever submitted the letter, we do not vouch for them (RFC 4954 section 5).
+        if self.has_logged_in {
+            parameters += " AUTH=<>";
+        }
         Ok(parameters + &self.offered_dsn(&letter.dsn))
     }
 
