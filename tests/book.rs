@@ -51,8 +51,8 @@ const AT_A_TIME: usize = 8;
 const PARTS: [&str; 5] =
     ["**Goal:**", "**Code:**", "## What real servers do", "## Exercises", "## RFC reading"];
 
-/// What stands between the code and the first section: the question best before the
-/// invariants, which may give the answer away.
+/// What stands between the code and the first section: the question before the invariants,
+/// which may give the answer away.
 const BEFORE_THE_FIRST_SECTION: [&str; 2] = ["**A question to predict:**", "**Invariants:**"];
 
 /// Words that mean something else in a chapter than in the glossary.
@@ -279,6 +279,11 @@ fn every_chapter_has_the_same_parts_in_the_same_order() {
             if at(part).is_none_or(|(line, _)| *line > first_section) {
                 wrong.push(format!("{path}: `{part}` does not stand before the first section"));
             }
+        }
+        let [question, invariants] =
+            BEFORE_THE_FIRST_SECTION.map(|part| at(part).map(|(line, _)| *line));
+        if question > invariants {
+            wrong.push(format!("{path}: the invariants stand before the question"));
         }
     }
     assert_none(wrong, "a chapter looks like every other");
