@@ -23,8 +23,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ehlo::dns::Resolver;
 use ehlo::server::Config;
 use ehlo::smtp::address::ForwardPath;
 use ehlo::smtp::command::{COMMAND_LINE_LIMIT, Command};
@@ -32,9 +33,20 @@ use ehlo::smtp::reply::ReplyParser;
 use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, Step};
 use ehlo::smtp::site::Site;
 use ehlo::store::header::Header;
+use ehlo::trust::dkim::DkimResult;
+use ehlo::trust::dkim::verify::Verifier;
+use ehlo::trust::explain::Steps;
+use ehlo::trust::lookups::Lookups;
+use ehlo::trust::results::Verdicts;
+use ehlo::trust::spf::Request;
 use ehlo::wire::body::{Then, Unstuffer};
 
+use jiff::Timestamp;
+use simple_dns::rdata::{RData, TXT};
+use simple_dns::{CLASS, CharacterString, ResourceRecord};
+
 use common::TestServer;
+use common::dns::{DnsServer, name};
 
 /// Cases of each test.
 fn cases() -> u64 {
@@ -240,6 +252,91 @@ fn for_each_case(check: impl Fn(&mut Chance)) {
     let seed = seed();
     for case in 0..cases() {
         one_case(seed, case, &check);
+    }
+}
+
+// ---- trust ----
+
+/// Records that strangers write, each with one or more mistakes in it.
+const RECORDS: [&[u8]; 6] = [
+    b"v=spf1 include:%{d2}.example redirect=_spf.d0.example exp=why.d0.example -all",
+    b"v=spf1 a/24//64 mx:%{l}.%{ir}.x.example exists:%{h1-}.d1.example ptr ip4:127.0.0.1 ?all",
+    b"v=DMARC1; p=reject; sp=none; np=quarantine; adkim=s; t=y; psd=n; rua=mailto:a@b.example",
+    b"v=DKIM1; k=ed25519; p=kkTMyZ5gUfaUx/FRi3rRQxxffnsaTvS536LvOKrnRoA=; h=sha256; t=s",
+    b"v=DKIM1; k=rsa; s=email; n=note; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A",
+    b"v=spf1 +all",
+];
+
+/// A letter of a domain with two signatures that were right once.
+fn signed_letter(domain: &str) -> Vec<u8> {
+    let field = |algorithm: &str, canon: &str| {
+        format!(
+            "DKIM-Signature: v=1; a={algorithm}; c={canon}; d={domain};\n\ts=key; t=1; x=99999999999;\n\
+             \th=From:From:Subject; l=6; i=@{domain}; z=From:x|To:y;\n\
+             \tbh=8DzMSCp6SEt3POvdHLEPyzVR/FmgEBBR1MoSQ2lYZG8=; b=AAAA\n\tAAAA\n"
+        )
+    };
+    let (one, two) = (field("ed25519-sha256", "simple/relaxed"), field("rsa-sha256", "relaxed"));
+    let from = format!("From: \"a, b\" (c) <ann@{domain}>, Group: bob@{domain};\nSubject: x\n y\n");
+    format!("{one}{two}{from}\nhello\n\n").into_bytes()
+}
+
+#[test]
+fn any_letter_and_any_record_have_a_verdict_that_fits_into_its_field() {
+    // A domain has its records for several cases: it is the letters that are many.
+    const DOMAINS: usize = 64;
+    let mut chance = Chance::new(seed());
+    let mut zone = Vec::new();
+    for number in 0..DOMAINS {
+        for prefix in ["", "_dmarc.", "key._domainkey.", "_spf."] {
+            let owner = name(&format!("{prefix}d{number}.example"));
+            let text = chance.one_of(&RECORDS).to_vec();
+            let text = chance.mutated(&text, &MARKS);
+            let parts =
+                text.chunks(100).map(|part| CharacterString::new(part).unwrap().into_owned());
+            let data = RData::TXT(parts.fold(TXT::new(), |txt, part| {
+                let mut txt = txt;
+                txt.add_char_string(part);
+                txt
+            }));
+            zone.push(ResourceRecord::new(owner, CLASS::IN, 60, data));
+        }
+    }
+    let dns = DnsServer::with_records(zone, Vec::new());
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(5));
+    for case in 0..cases() / 20 {
+        one_case(seed(), case, |chance| {
+            let domain = format!("d{}.example", chance.below(DOMAINS));
+            let letter = chance.mutated(&signed_letter(&domain), &MARKS);
+            let mut verifier = Verifier::new(Timestamp::now());
+            for part in letter.chunks(1 + chance.below(letter.len())) {
+                verifier.write(part);
+            }
+            let helo =
+                String::from_utf8_lossy(&chance.mutated(b"mail.d1.example", &MARKS)).into_owned();
+            let mail_from = format!("ann@{domain}");
+            let request = Request {
+                ip: if chance.once_in(2) { "127.0.0.1" } else { "2001:db8::1" }.parse().unwrap(),
+                helo: &helo,
+                mail_from: if chance.once_in(4) { "" } else { &mail_from },
+                receiver: "here.example",
+                now: Timestamp::now(),
+            };
+            let end = Instant::now() + Duration::from_secs(20);
+            let lookups = Lookups::new(&resolver, end);
+            let verdicts = Verdicts::find(&request, verifier, &lookups, &mut Steps::told());
+            assert!(Instant::now() < end, "it took too long");
+            assert!(verdicts.dkim.len() <= 8);
+            let proven = verdicts.dkim.iter().any(|one| one.result == DkimResult::Pass);
+            assert!(!proven, "nobody has made this signature");
+            let field = verdicts.to_field("here.example", &request);
+            let mut lines = field.strip_suffix('\n').unwrap().split('\n');
+            assert_eq!(lines.next(), Some("Authentication-Results: here.example;"));
+            for line in lines {
+                assert!(line.starts_with('\t') && line.is_ascii() && line.len() < 998, "{line:?}");
+                assert!(line[1..].bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{line:?}");
+            }
+        });
     }
 }
 
