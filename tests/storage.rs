@@ -10,6 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::mta::until;
 use common::{Client, TestServer, files};
 
 /// Sends `wire` (without the final dot) to bob and gives what was stored.
@@ -187,7 +188,7 @@ fn a_message_that_is_refused_or_broken_off_leaves_no_file() {
 
     let mut client = Client::in_data(server.address, "bob@localhost");
     client.send("half a mess");
-    assert_eq!(server.drafts().len(), 1);
+    until("the draft is there", || server.drafts().len() == 1);
     client.tcp().shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.reply(), "");
 

@@ -267,7 +267,8 @@ impl<'a> Talk<'a> {
 fn say(wire: &mut Wire, step: &Step) -> Result<(), Lost> {
     wire.skip_chunk(step.skip)?;
     wire.pause(step.pause)?;
-    step.reply.as_ref().map_or(Ok(()), |reply| wire.reply(reply))
+    step.reply.as_ref().map_or(Ok(()), |reply| wire.reply(reply))?;
+    if step.is_urgent { wire.flush() } else { Ok(()) }
 }
 
 /// A text that nobody can guess, in a form that every AUTH mechanism can carry.

@@ -317,6 +317,25 @@ fn parameters(rest: &str) -> Option<impl Iterator<Item = &str>> {
     parted.then(|| rest.split(' ').filter(|word| !word.is_empty()))
 }
 
+/// Whether a client that sends commands in groups waits after this one, and so its reply may
+/// not be kept back (RFC 2920 section 3.2).
+pub fn ends_group(command: &Command) -> bool {
+    match command {
+        Command::Ehlo(_)
+        | Command::Helo(_)
+        | Command::Data
+        | Command::Vrfy
+        | Command::Expn
+        | Command::Noop
+        | Command::Help
+        | Command::StartTls
+        | Command::Auth { .. }
+        | Command::Quit
+        | Command::Http => true,
+        Command::Mail(_) | Command::Rcpt(_) | Command::Rset | Command::Bdat(_) => false,
+    }
+}
+
 /// The value of SIZE. A number too large for us is still a number: it becomes
 /// the largest we know, and the limit refuses it with 552.
 fn size(value: Option<&str>) -> Result<u64, Reply> {

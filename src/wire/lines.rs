@@ -295,7 +295,7 @@ impl Wire {
     }
 
     /// Sends what is owed. That has a deadline of its own, and so has what follows.
-    fn flush(&mut self) -> Result<(), Lost> {
+    pub fn flush(&mut self) -> Result<(), Lost> {
         if self.owed.is_empty() {
             return Ok(());
         }

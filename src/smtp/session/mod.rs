@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::smtp::auth::exchange::ServerExchange;
-use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, after_verb};
+use crate::smtp::command::{AUTH_LINE_LIMIT, COMMAND_LINE_LIMIT, Command, after_verb, ends_group};
 use crate::smtp::reply::{self, Kind, Reply};
 use crate::smtp::session::patience::{Patience, is_errand};
 use crate::smtp::session::shown::{is_auth, is_bdat};
@@ -190,6 +190,7 @@ impl Session {
     fn command_line(&mut self, state: State, line: &[u8]) -> Step {
         let command = Command::parse(line);
         let is_errand = command.as_ref().is_ok_and(is_errand);
+        let is_urgent = command.as_ref().map_or(true, ends_group);
         let (state, step) = match command {
             Ok(command) => self.command(state, command),
             // What follows may be a letter, and not a line of it may be run.
@@ -197,7 +198,7 @@ impl Session {
             Err(reply) => go(state, reply),
         };
         self.state = state;
-        let step = self.judge_path(line, step);
+        let step = self.judge_path(line, Step { is_urgent, ..step });
         if is_errand && let Some(enough) = self.patience.errand() {
             return self.end(enough, step);
         }
@@ -550,6 +551,26 @@ mod tests {
             let step = session().message_ended(&outcome);
             assert_eq!(step.code(), code, "{outcome:?}");
             assert_eq!(step.next != Next::Command, closes, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_after_which_a_client_waits_is_not_kept_back() {
+        let mut session = session();
+        for (line, is_urgent) in [
+            ("WHAT", true),
+            ("EHLO c", true),
+            ("NOOP", true),
+            ("VRFY bob", true),
+            ("EXPN list", true),
+            ("MAIL FROM:<>", false),
+            ("RSET", false),
+            ("MAIL FROM:<>", false),
+            ("RCPT TO:<bob@host.example>", false),
+            ("RCPT TO:<eve@else.example>", false),
+            ("DATA", true),
+        ] {
+            assert_eq!(session.line(line.as_bytes()).is_urgent, is_urgent, "{line}");
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Step {
     pub skip: u64,
     /// How long to wait before the reply.
     pub pause: Duration,
+    /// Whether the reply goes out at once, even if more commands have arrived.
+    pub is_urgent: bool,
     /// What to tell the client. `None` before [`Next::Chunk`]: a BDAT is answered after its
     /// chunk, and with what became of it.
     pub reply: Option<Reply>,
@@ -101,7 +103,8 @@ pub enum Farewell {
 impl Step {
     /// An answer at once, of which the log need not know.
     pub fn new(reply: Reply, next: Next) -> Step {
-        Step { skip: 0, pause: Duration::ZERO, reply: Some(reply), next, note: None }
+        let (skip, pause, is_urgent) = (0, Duration::ZERO, false);
+        Step { skip, pause, is_urgent, reply: Some(reply), next, note: None }
     }
 
     /// What the first digit of the reply says.
