@@ -42,7 +42,11 @@ fn result(letter: &str) -> DkimResult {
 #[test]
 #[ignore = "exercise 16.1"]
 fn exercise_16_1_nobody_adds_a_list_unsubscribe_to_a_signed_letter() {
-    for letter in [LETTER.to_owned(), format!("{LIST}{CLICK}{LETTER}")] {
+    for letter in [
+        LETTER.to_owned(),
+        format!("{LIST}{CLICK}{LETTER}"),
+        format!("{LIST}{LIST}{CLICK}{CLICK}{LETTER}"),
+    ] {
         let letter = signed(&letter);
         assert_eq!(result(&letter), DkimResult::Pass, "{letter}");
         for added in [LIST, CLICK] {

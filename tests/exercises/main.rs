@@ -2,7 +2,8 @@
 //!
 //! `cargo test exercise_5_2 -- --ignored` tries number 5.2. The assignment stands above its
 //! test and in its chapter; a solution, and why it is so, is in docs/solutions/. They play with
-//! the built programs from outside, so they compile whatever is done to the program.
+//! the built programs from outside, or use what the library offers to everybody, so they
+//! compile before the assignment is done.
 //!
 //! Book: docs/README.md.
 
