@@ -207,25 +207,13 @@ fn session_in((name, lines): (&str, &[&str])) -> Session {
             session.chunk_ended(part);
         }
     }
-    assert_eq!(name_of(session.state()), name, "{lines:?} does not lead there any more");
+    assert_eq!(session.state().name(), name, "{lines:?} does not lead there any more");
     session
 }
 
 fn session_of(site: &Arc<Site>) -> Session {
     let our_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     Session::new(Arc::clone(site), Role::Smtp, our_address, String::new)
-}
-
-fn name_of(state: &State) -> &'static str {
-    match state {
-        State::Connected => "Connected",
-        State::Ready => "Ready",
-        State::Mail(_) => "Mail",
-        State::Rcpt(_) => "Rcpt",
-        State::Chunks { .. } => "Chunks",
-        State::Auth(_) => "Auth",
-        State::Closed => CLOSED,
-    }
 }
 
 /// Lets an event happen in a session, and notes what it did.
@@ -273,7 +261,7 @@ fn probe(mut session: Session, event: &Event) -> Answer {
             }
         }
     };
-    Answer { replies, state: name_of(session.state()) }
+    Answer { replies, state: session.state().name() }
 }
 
 /// Answers the challenge, or else begins an exchange with the response in it.
@@ -447,7 +435,7 @@ pub fn svg() -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
          <title>The states of a session and the commands that change them</title>\n\
-         <defs><marker id=\"tip\" markerWidth=\"9\" markerHeight=\"8\" refX=\"8\" refY=\"4\" \
+         <defs><marker id=\"tip\" markerUnits=\"userSpaceOnUse\" markerWidth=\"9\" markerHeight=\"8\" refX=\"8\" refY=\"4\" \
          orient=\"auto\"><path d=\"M0,0 L9,4 L0,8 z\"/></marker></defs>\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
     );
@@ -463,7 +451,7 @@ pub fn svg() -> String {
     draw_box(&mut svg, MARGIN, FLOOR_TOP, width - 2 * MARGIN, CLOSED);
     // The server speaks first.
     let greeting = format!("{} greeting", codes(&session_in(STATES[0]).greet()));
-    draw_line(&mut svg, &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
+    draw_line(&mut svg, " Connected", &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
     let note = "Everything else is answered and leaves the state as it is.";
     draw_text(&mut svg, width / 2, height - LINE_HEIGHT / 2, "middle", note);
@@ -484,7 +472,7 @@ fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str)
     let (x, y) = (left + width / 2, top + BOX_HEIGHT / 2 + 5);
     let _ = writeln!(
         svg,
-        "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{BOX_HEIGHT}\" rx=\"8\" \
+        "<rect data-state=\"{name}\" x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{BOX_HEIGHT}\" rx=\"8\" \
          fill=\"#eef3fa\" stroke=\"black\"/>\n\
          <text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" font-size=\"16\" font-weight=\"bold\">{name}</text>"
     );
@@ -493,6 +481,8 @@ fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str)
 fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
     let (from, to) = (middle(arrow.from), middle(arrow.to));
     let bottom = ROW_TOP + BOX_HEIGHT;
+    let name = |place: usize| STATES.get(place).map_or(CLOSED, |(name, _)| *name);
+    let way = format!("{} {}", name(arrow.from), name(arrow.to));
     let label = match arrow.labels.len() > LABELS {
         true => "any line".to_owned(),
         false => arrow.labels.join(", "),
@@ -500,39 +490,44 @@ fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
     if arrow.to == STATES.len() {
         let x = from - ASIDE - 10;
         let top = if arrow.from == AUTH { AUTH_TOP + BOX_HEIGHT } else { bottom };
-        draw_line(svg, &format!("M{x},{top} V{FLOOR_TOP}"));
+        draw_line(svg, &way, &format!("M{x},{top} V{FLOOR_TOP}"));
         let first = FLOOR_TOP - arrow.labels.len() * LINE_HEIGHT;
         for (number, label) in arrow.labels.iter().enumerate() {
             draw_text(texts, x - 8, first + number * LINE_HEIGHT, "end", label);
         }
     } else if arrow.to == AUTH {
         let (x, y) = (from + ASIDE, AUTH_TOP + BOX_HEIGHT / 2);
-        draw_line(svg, &format!("M{x},{bottom} V{y} H{}", to - BOX_WIDTH / 2));
+        draw_line(svg, &way, &format!("M{x},{bottom} V{y} H{}", to - BOX_WIDTH / 2));
         draw_text(texts, x - 6, bottom.midpoint(y), "end", &label);
     } else if arrow.from == AUTH {
         let (x, y) = (to + 2 * ASIDE, bottom.midpoint(AUTH_TOP));
-        draw_line(svg, &format!("M{from},{AUTH_TOP} V{y} H{x} V{bottom}"));
+        draw_line(svg, &way, &format!("M{from},{AUTH_TOP} V{y} H{x} V{bottom}"));
         draw_text(texts, from + 8, y + 5, "start", &label);
     } else if arrow.to == arrow.from + 1 {
         let (start, y) = (from + BOX_WIDTH / 2, ROW_TOP + BOX_HEIGHT / 2);
-        draw_line(svg, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
+        draw_line(svg, &way, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
         draw_text(texts, from.midpoint(to), y - 8, "middle", &label);
     } else {
         // Longer ways go higher, and end beside each other.
         let distance = arrow.from.abs_diff(arrow.to);
         let top = ROW_TOP.saturating_sub(90 * distance - 30);
         let (start, end) = (from - 2 * ASIDE, to + 2 * BESIDE - BESIDE * distance);
-        draw_line(svg, &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"));
+        draw_line(
+            svg,
+            &way,
+            &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"),
+        );
         // A curve of this form rises three quarters of the way.
         let y = ROW_TOP - (ROW_TOP - top) * 3 / 4 - 8;
         draw_text(texts, start.midpoint(end), y, "middle", &label);
     }
 }
 
-fn draw_line(svg: &mut String, path: &str) {
+/// `way` names the states at its ends, for programs that light it.
+fn draw_line(svg: &mut String, way: &str, path: &str) {
     let _ = writeln!(
         svg,
-        "<path d=\"{path}\" fill=\"none\" stroke=\"black\" marker-end=\"url(#tip)\"/>"
+        "<path data-way=\"{way}\" d=\"{path}\" fill=\"none\" stroke=\"black\" marker-end=\"url(#tip)\"/>"
     );
 }
 

@@ -67,7 +67,7 @@
 //!    │         buffer.rs     what has arrived
 //!    │         lines.rs      lines in, replies out, close · replies.rs  the other end
 //!    │         body.rs       dots and line ends of a message, pure
-//!    │         trace.rs      the dialogue, printed
+//!    │         trace.rs      the dialogue, printed · events.rs  and told
 //!    │
 //! smtp/        mod.rs        the way through the room
 //!              session/      mod.rs  the order of commands: the state machine · step.rs  what

@@ -23,6 +23,7 @@ use crate::smtp::reply;
 use crate::smtp::session::{
     Envelope, Farewell, Next, Note, Outside, Part, Role, Session, State, Step,
 };
+use crate::wire::events::What;
 use crate::wire::lines::{LineError, Lost, Wire};
 use crate::wire::socket::{Linger, Socket};
 use crate::wire::stream::{Stream, TlsError};
@@ -52,14 +53,16 @@ pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let tcp = Arc::clone(&client.tcp);
     // Without this the system holds a small reply back, hoping for more to send.
     let _ = tcp.set_nodelay(true);
-    let trace = shared.trace.then(|| Trace::new(client.number));
+    let trace = Trace::of_session(client.number, shared.trace, shared.listener.get());
     let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
     let wire = Wire::new(stream, shared.timeout, trace.clone());
     let session = Session::new(shared.site(), role, client.our_address(), nonce);
     let mut talk = Talk { client, shared, trace, start: Instant::now(), encryption: String::new() };
+    talk.tell(|| What::Connected { client: client.address(), role });
     let end = talk.run(wire, session);
     let why = end.map_or_else(|cut| cut.to_string(), |farewell| farewell.to_string());
     log::info!("{client} is gone: {why}{}", talk.encryption);
+    talk.tell(|| What::Closed(why));
 }
 
 /// What surrounds one session.
@@ -109,6 +112,7 @@ impl<'a> Talk<'a> {
                     self.answer(&mut wire, &mut session)
                 }
                 (Ok(()), Next::Close(farewell)) => {
+                    self.tell(|| What::State(session.state().name()));
                     wire.close(self.linger(farewell, &session));
                     return Ok(farewell);
                 }
@@ -128,7 +132,15 @@ impl<'a> Talk<'a> {
         let limit = HANDSHAKE_TIME.min(self.shared.timeout);
         let wire = wire.start_tls(self.shared.acceptor(), limit).map_err(Cut::NoTls)?;
         self.encryption = wire.encryption().map_or(String::new(), |how| format!(", {how}"));
+        self.tell(|| What::Tls(wire.encryption().unwrap_or_default()));
         Ok(wire)
+    }
+
+    /// Nobody pays for an event that nobody wants.
+    fn tell(&self, what: impl FnOnce() -> What) {
+        if let Some(trace) = &self.trace {
+            trace.tell(what());
+        }
     }
 
     /// Reads one line and asks the session for the answer. A shutdown waits for a message
@@ -137,20 +149,16 @@ impl<'a> Talk<'a> {
         if self.shared.is_stopping() && !session.is_between_chunks() {
             return Err(Cut::Stopping);
         }
+        self.tell(|| What::State(session.state().name()));
         match wire.read_line(session.line_limit()) {
             Ok(()) => {
                 session.set_outside(self.outside(wire, session));
-                // Nobody pays for a trace that nobody wants.
-                if let Some(trace) = &self.trace {
-                    trace.client(&session.shown(wire.line()));
-                }
+                self.tell(|| What::Client(session.shown(wire.line())));
                 Ok(session.line(wire.line()))
             }
             Err(LineError::Bad(why)) => {
                 session.set_outside(self.outside(wire, session));
-                if let Some(trace) = &self.trace {
-                    trace.client(&format!("({why})"));
-                }
+                self.tell(|| What::Client(format!("({why})")));
                 Ok(session.bad_line(why))
             }
             Err(LineError::Lost(lost)) => Err(self.cut(lost)),

@@ -46,6 +46,7 @@ mod trusting;
 
 pub use crate::config::Config;
 pub use crate::server::shared::Shared;
+pub use crate::wire::events::{Event, Events, What};
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
@@ -62,6 +63,7 @@ use crate::server::connection::random_octets;
 use crate::server::listener::Listener;
 use crate::smtp::session::Role;
 use crate::store::spool::Spool;
+use crate::wire::events;
 
 /// How long a shutdown may take: above all for messages that are being received.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -134,6 +136,13 @@ impl Server {
     /// all of the role of port 25, then 587, then 465.
     pub fn addresses(&self) -> Vec<(Role, SocketAddr)> {
         self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// All dialogues from here on, as `--trace` prints them. There is one such stream: a
+    /// second call gives none. Nothing waits for its reader.
+    pub fn events(&self) -> Option<Events> {
+        let (teller, events) = events::stream();
+        self.handle.shared.listener.set(teller).ok().map(|()| events)
     }
 
     /// What ends this server from another thread.

@@ -7,7 +7,7 @@
 //! Book: docs/08-threads.md.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Config, SenderChecks};
@@ -21,6 +21,7 @@ use crate::server::files::Files;
 use crate::smtp::site::Site;
 use crate::store::spool::Spool;
 use crate::trust::dkim::sign::Signer;
+use crate::wire::events::Teller;
 use crate::wire::tls::Acceptor;
 
 /// What all threads of a server see.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub resolver: Resolver,
     /// Print every dialogue to standard error.
     pub trace: bool,
+    /// Who else hears of every dialogue, if anybody does.
+    pub listener: OnceLock<Teller>,
     files: Mutex<Files>,
     is_stopping: AtomicBool,
 }
@@ -70,6 +73,7 @@ impl Shared {
             sender_checks: config.sender_checks,
             resolver: resolver(config),
             trace: config.trace,
+            listener: OnceLock::new(),
             files: Mutex::new(files),
             is_stopping: AtomicBool::new(false),
         }

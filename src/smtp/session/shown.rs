@@ -14,6 +14,21 @@ use crate::smtp::command::{Command, after_verb};
 use crate::smtp::session::{Session, State};
 use crate::smtp::text::printable;
 
+impl State {
+    /// Its name in the book, without what the state carries.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Connected => "Connected",
+            State::Ready => "Ready",
+            State::Mail(_) => "Mail",
+            State::Rcpt(_) => "Rcpt",
+            State::Chunks { .. } => "Chunks",
+            State::Auth(_) => "Auth",
+            State::Closed => "Closed",
+        }
+    }
+}
+
 impl Session {
     /// What log and trace may show of a line, before it is answered.
     pub fn shown(&self, line: &[u8]) -> String {

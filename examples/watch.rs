@@ -1,0 +1,142 @@
+//! Watch a session as it happens:
+//! `cargo run --example watch [-- --http 127.0.0.1:8025 FLAGS OF ehlo]`.
+//!
+//! This is the whole server, with a page beside it: who is connected, what is said, the
+//! state of each session in the drawing of chapter 5, why a reply was what it was, the
+//! queue, the mailboxes and their letters. The page is for the person at this machine: it
+//! is on loopback only, changes nothing, and runs nothing of what clients and letters
+//! say. The server never waits for it.
+//!
+//! Book: docs/08-threads.md.
+
+#[path = "watch/http.rs"]
+mod http;
+#[path = "watch/mail.rs"]
+mod mail;
+#[path = "watch/page.rs"]
+mod page;
+#[path = "watch/script.rs"]
+mod script;
+#[path = "watch/sessions.rs"]
+mod sessions;
+#[path = "watch/why.rs"]
+mod why;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::Duration;
+
+use ehlo::config::{self, Config, Request};
+use ehlo::server::{Events, Server};
+use page::Page;
+use sessions::Sessions;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How many browsers are served at a time; the streams of pages count.
+const BROWSERS: usize = 64;
+/// Mail is for its owner alone, as in the program itself.
+const UMASK: u32 = 0o077;
+/// How often the thread that hears of sessions looks whether there is still a server.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const FORM: &str = "usage: watch [--http ADDR:PORT] [flags of ehlo]\n\n\
+    --http ADDR:PORT  the page, on loopback only (default 127.0.0.1:8025)\n";
+
+fn main() -> ExitCode {
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("watch: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let Some((page_at, config)) = flags()? else { return Ok(()) };
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
+    let spool = config.spool.clone();
+    let server = Server::bind(config).map_err(|error| error.to_string())?;
+    let listener = TcpListener::bind(page_at)
+        .map_err(|error| format!("cannot listen on {page_at}: {error}"))?;
+    let page_at = listener.local_addr().map_err(|error| error.to_string())?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    let handle = server.handle();
+    thread::spawn(move || signals.forever().for_each(|_| handle.shutdown()));
+
+    let sessions = Arc::new(Sessions::default());
+    if let Some(events) = server.events() {
+        let sessions = Arc::clone(&sessions);
+        thread::spawn(move || record(&events, &sessions));
+    }
+    let page = Arc::new(Page::new(sessions, spool));
+    thread::spawn(move || show(&listener, &page));
+    for (role, address) in server.addresses() {
+        println!("listening {} {address}", format!("{role:?}").to_lowercase());
+    }
+    println!("watch http://{page_at}");
+    server.run();
+    Ok(())
+}
+
+/// Where the page is, and everything for the server; `None` if only help was wanted.
+fn flags() -> Result<Option<(SocketAddr, Config)>, String> {
+    let mut page_at = SocketAddr::from(([127, 0, 0, 1], 8025));
+    let mut others = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == "--http" {
+            let value = args.next().unwrap_or_default();
+            page_at = value.parse().map_err(|_| format!("--http {value:?} is no ADDR:PORT"))?;
+        } else {
+            others.push(arg);
+        }
+    }
+    // Everybody who reaches the page reads all mail.
+    if !page_at.ip().is_loopback() {
+        return Err(format!("--http {page_at}: the page is on loopback only"));
+    }
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    match config::from_args(&others).map_err(|error| error.to_string())? {
+        Request::Serve(config) => Ok(Some((page_at, *config))),
+        Request::Print(text) => {
+            print!("{FORM}\n{text}");
+            Ok(None)
+        }
+    }
+}
+
+/// Takes what the server tells, until there is none.
+fn record(events: &Events, sessions: &Sessions) {
+    loop {
+        match events.next(PATIENCE) {
+            Ok(event) => sessions.record(event, events.dropped()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// A thread for each request, as in the server.
+fn show(listener: &TcpListener, page: &Arc<Page>) {
+    let busy = Arc::new(AtomicUsize::new(0));
+    for browser in listener.incoming() {
+        let Ok(browser) = browser else { continue };
+        if busy.fetch_add(1, Ordering::SeqCst) >= BROWSERS {
+            busy.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let (page, busy) = (Arc::clone(page), Arc::clone(&busy));
+        thread::spawn(move || {
+            // A browser that is gone has what it wanted.
+            let _ = page.serve(browser);
+            busy.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
