@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use ehlo::dialogue::Dialogue;
 
-use crate::common::{TestServer, examples};
+use crate::built;
+use crate::common::TestServer;
 
 /// `talk --marks` puts `S: ` in front of each line of the server, and prints each line that
 /// it sends after `C: `. What is on its output is then a dialogue that `check` can play.
@@ -13,7 +14,7 @@ use crate::common::{TestServer, examples};
 #[ignore = "exercise 1.1"]
 fn exercise_1_1_what_was_said_can_be_played_again() {
     let server = TestServer::start(&[]);
-    let mut talk = Command::new(examples().join("talk"))
+    let mut talk = Command::new(built("talk"))
         .args(["--marks", &server.address.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::common::{Client, examples, files};
+use crate::built;
+use crate::common::{Client, files};
 
 /// A copy of the plain loop on a free port, ended when dropped.
 struct PlainLoop {
@@ -18,7 +19,7 @@ struct PlainLoop {
 impl PlainLoop {
     fn start(example: &str) -> PlainLoop {
         let folder = tempfile::tempdir().unwrap();
-        let started = Command::new(examples().join(example))
+        let started = Command::new(built(example))
             .args(["127.0.0.1:0".as_ref(), folder.path().as_os_str()])
             .stdout(Stdio::piped())
             .spawn();
@@ -46,7 +47,7 @@ impl Drop for PlainLoop {
 
 /// `RSET` drops the transaction and keeps the name (RFC 5321 section 4.1.1.5): after it `RCPT` and
 /// `DATA` are refused, `MAIL` is not, and nothing of the old envelope is in the next letter. `NOOP`
-/// and `HELP` are granted at any time, also before `EHLO`, and change nothing.
+/// and `HELP` (214, or 211) are granted at any time, also before `EHLO`, and change nothing.
 #[test]
 #[ignore = "exercise 2.1"]
 fn exercise_2_1_a_reset_leaves_the_name_and_nothing_else() {

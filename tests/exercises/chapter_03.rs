@@ -9,8 +9,9 @@ use std::thread;
 
 use ehlo::dialogue::{Dialogue, PlayError};
 
+use crate::built;
+use crate::common::TestServer;
 use crate::common::child::ChildServer;
-use crate::common::{TestServer, examples};
 
 /// A dialogue in a file, which the reader has to write.
 fn written(path: &str) -> Dialogue {
@@ -108,7 +109,7 @@ fn exercise_3_2_each_of_six_flaws_is_told_by_a_dialogue() {
 
 /// Builds the server with this flaw.
 fn flawed(number: u32) -> PathBuf {
-    let output = Command::new(examples().join("exercises"))
+    let output = Command::new(built("exercises"))
         .args(["--flaw", &number.to_string()])
         .output()
         .expect("build the examples first: cargo build --examples");

@@ -29,7 +29,10 @@ fn exercise_5_1_refusals_after_the_tenth_are_half_a_second_late() {
     assert!(refusals(&mut client, 3).into_iter().min() >= Some(half), "the eleventh is not late");
     client.all_granted(&["EHLO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<bob@localhost>"]);
     assert!(client.ask("DATA").starts_with("354") && client.message("x\r\n").starts_with("250"));
-    assert!(refusals(&mut client, 10).into_iter().min() < Some(half / 2), "a letter is no excuse");
+    assert!(
+        refusals(&mut client, 10).into_iter().min() < Some(half / 2),
+        "after a letter ten are answered at once again"
+    );
     refusals(&mut client, 10);
     assert!(client.ask("HELLO").starts_with("421"), "twenty are enough");
 }

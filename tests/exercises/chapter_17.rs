@@ -6,7 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{TestServer, examples};
+use crate::built;
+use crate::common::TestServer;
 
 /// How long the slow server needs for each message.
 const SLOW: Duration = Duration::from_millis(50);
@@ -43,7 +44,7 @@ fn serve(mut client: TcpStream) -> std::io::Result<()> {
 /// Runs `load`, and gives its longest latency in milliseconds and the time of the run.
 fn load(args: &[&str]) -> (f64, Duration) {
     let start = Instant::now();
-    let output = Command::new(examples().join("load")).args(args).output().unwrap();
+    let output = Command::new(built("load")).args(args).output().unwrap();
     let elapsed = start.elapsed();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();

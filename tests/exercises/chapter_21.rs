@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{TestServer, examples};
+use crate::built;
+use crate::common::TestServer;
 
 /// Letters to ann that want an answer, and are from these senders.
 const WANTED: [(&str, &str); 4] = [
@@ -43,7 +44,7 @@ fn put(maildir: &Path, folder: &str, from: &str, header: &str) {
 
 /// Runs `vacation` once over a Maildir.
 fn run(maildir: &Path, text: &Path, server: &TestServer) {
-    let output = Command::new(examples().join("vacation"))
+    let output = Command::new(built("vacation"))
         .args(["--for", "ann@localhost", "--for", "info@localhost"])
         .args(["--server", &server.address.to_string()])
         .args(["--maildir".as_ref(), maildir.as_os_str(), "--text".as_ref(), text.as_os_str()])

@@ -27,3 +27,15 @@ mod chapter_16;
 mod chapter_17;
 mod chapter_21;
 mod form;
+
+/// An example as it is in its source now. Where a test is named, cargo builds no examples, and the
+/// one of yesterday would be tried.
+fn built(example: &str) -> std::path::PathBuf {
+    let built = std::process::Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", example])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "examples/{example}.rs cannot be built:\n{said}");
+    common::examples().join(example)
+}
