@@ -134,10 +134,11 @@ fn a_refused_token_is_counted_though_nobody_waits_for_the_end() {
     let server = ChildServer::start(&[EHLO], &folder.path().join("spool"), &flags).unwrap();
     let address = server.address;
     let guessing: Vec<_> = (0..10)
-        .map(|_| {
+        .map(|number| {
             thread::spawn(move || {
                 let mut client = Client::encrypted(address);
-                let (_, initial) = ClientExchange::begin(BOTH[1], "ann", "x.y.z", "");
+                let guess = format!("x.y.{number}");
+                let (_, initial) = ClientExchange::begin(BOTH[1], "ann", &guess, "");
                 client.send(format!("AUTH XOAUTH2 {}\r\n", initial.unwrap()));
             })
         })
