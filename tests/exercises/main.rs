@@ -20,6 +20,7 @@ mod chapter_05;
 mod chapter_07;
 mod chapter_08;
 mod chapter_10;
+mod chapter_11;
 mod chapter_12;
 mod chapter_14;
 mod chapter_15;
