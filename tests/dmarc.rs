@@ -178,6 +178,50 @@ fn a_long_name_and_many_signatures_are_asked_about_only_so_often() {
     assert_eq!(world.dns.asked().len() - before, 2);
 }
 
+/// What a stranger's DNS and a stranger's From field may hold.
+#[test]
+fn records_and_names_without_end_have_a_verdict_in_a_bounded_time() {
+    let text = |text: String| text.into_bytes();
+    let mut records = Vec::new();
+    let mut tricks = Vec::new();
+    for (domain, content) in [
+        // Tags that nobody knows are no fault (RFC 9989 section 4.7), however many there are.
+        ("tags.example", text(format!("v=DMARC1; {}p=reject", "x=y; ".repeat(12_900)))),
+        ("semicolons.example", text(format!("v=DMARC1{}p=reject", ";".repeat(64_000)))),
+        ("equals.example", text(format!("v=DMARC1; p{}reject", "=".repeat(64_000)))),
+        ("blanks.example", text(format!("v=DMARC1{};p=reject", " ".repeat(64_000)))),
+        ("octets.example", [&b"v=DMARC1; p=reject; "[..], &[0xff; 64_000]].concat()),
+    ] {
+        let strings = content.chunks(255).map(|part| CharacterString::new(part).unwrap());
+        let mut data = TXT::new();
+        strings.for_each(|string| data.add_char_string(string.into_owned()));
+        let owner = format!("_dmarc.{domain}");
+        records.push(ResourceRecord::new(name(&owner), CLASS::IN, 60, RData::TXT(data)));
+        tricks.push((format!("{owner} TXT"), Trick::Tcp(tricks::with_length)));
+    }
+    let world = World { dns: DnsServer::with_records(records, tricks) };
+    let start = Instant::now();
+    let policy = |author: &str| world.check(author, "", &[]).policy;
+    // What cannot be read after the policy is passed over (section 4.7).
+    for domain in ["tags.example", "semicolons.example", "blanks.example", "octets.example"] {
+        assert_eq!(policy(domain), Policy::Reject, "{domain}");
+    }
+    assert_eq!(policy("equals.example"), Policy::None);
+    for (author, result) in [
+        (format!("{}tags.example", "a.".repeat(1000)), DmarcResult::Fail),
+        (format!("{}.tags.example", "a".repeat(100_000)), DmarcResult::Fail),
+        (format!("{}tags.example", ".".repeat(1000)), DmarcResult::Fail),
+        (".".repeat(100_000), DmarcResult::None),
+        (String::new(), DmarcResult::None),
+    ] {
+        let before = world.dns.asked().len();
+        assert_eq!(world.check(&author, "", &[]).result, result, "{} octets", author.len());
+        let asked = world.dns.asked().len() - before;
+        assert!(asked <= 10, "{asked} questions about {} octets", author.len());
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
 #[test]
 fn dns_that_never_answers_costs_no_more_than_the_time_of_the_letter() {
     // A port that is bound, and read by nobody.

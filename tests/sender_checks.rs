@@ -9,6 +9,7 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ehlo::config::{self, Request};
@@ -269,6 +270,43 @@ fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
         assert_eq!(results(&dns, &text[at..]), [DkimResult::Pass], "{text}");
         assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID"), "{text}");
     }
+}
+
+#[test]
+fn another_key_is_taken_at_a_reload_and_a_broken_one_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dkim.pem");
+    let put = |name: &str| {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trust").join(name);
+        fs::copy(from, &path).unwrap();
+    };
+    put("ed25519.pem");
+    let server = TestServer::with_needs(&[
+        "users ann:{PLAIN}secret".to_owned(),
+        "role submission".to_owned(),
+        "--allow-plain-auth --hostname localhost.example --dkim-selector key".to_owned(),
+        format!("--dkim-key {}", path.display()),
+    ]);
+    let sent = |subject: &str| {
+        let mut client = Client::connect(server.address);
+        client.all_granted(&["EHLO c.example", "AUTH PLAIN AGFubgBzZWNyZXQ="]);
+        client.all_granted(&["MAIL FROM:<ann@localhost.example>"]);
+        client.all_granted(&["RCPT TO:<ann@localhost.example>", "DATA"]);
+        let letter = format!("From: ann@localhost.example\r\nSubject: {subject}\r\n\r\nhello\r\n");
+        assert!(client.message(&letter).starts_with("250"));
+        let all = common::files(&server.spool().join("mail/localhost.example/ann/new"));
+        let mut letters = all.iter().map(|file| fs::read_to_string(file).unwrap());
+        letters.find(|text| text.contains(subject)).unwrap()
+    };
+    assert!(sent("first").contains("a=ed25519-sha256;"));
+    put("rsa.pem");
+    assert!(sent("second").contains("a=ed25519-sha256;"), "nobody has said that it changed");
+    server.handle.reload().unwrap();
+    assert!(sent("third").contains("a=rsa-sha256;"));
+    fs::write(&path, "no key").unwrap();
+    let why = server.handle.reload().unwrap_err();
+    assert!(why.contains("dkim.pem"), "{why}");
+    assert!(sent("fourth").contains("a=rsa-sha256;"), "the old one is still there");
 }
 
 #[test]
