@@ -22,6 +22,7 @@ mod chapter_08;
 mod chapter_10;
 mod chapter_11;
 mod chapter_12;
+mod chapter_13;
 mod chapter_14;
 mod chapter_15;
 mod chapter_16;
