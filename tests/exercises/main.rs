@@ -17,6 +17,7 @@ mod chapter_02;
 mod chapter_03;
 mod chapter_04;
 mod chapter_05;
+mod chapter_06;
 mod chapter_07;
 mod chapter_08;
 mod chapter_10;
