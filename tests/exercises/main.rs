@@ -29,6 +29,7 @@ mod chapter_15;
 mod chapter_16;
 mod chapter_17;
 mod chapter_18;
+mod chapter_19;
 mod chapter_20;
 mod chapter_21;
 mod form;
