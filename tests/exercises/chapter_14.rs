@@ -1,18 +1,17 @@
 //! Chapter 14: the queue.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp, Unit};
 
-use crate::built;
 use crate::common::child::{ChildServer, EHLO};
 use crate::common::hop::{Act, Hop, Moment, Step};
 use crate::common::mta::{Net, mail, until};
 use crate::common::world::{ONE_HOP, TEXT, World, all_flags, always, dns};
 use crate::common::{Client, files};
+use crate::{announced, built};
 
 /// When the next attempt is, in seconds from now, after the first one was made.
 fn pause_after_the_first_attempt(world: &World, id: &str) -> i64 {
@@ -102,12 +101,7 @@ fn for_users(spool: &Path, users: &Path, flags: &str) -> ChildServer {
 /// Ann, after her login, and all that EHLO announced before it.
 fn ann(server: &ChildServer) -> (Client, String) {
     let mut client = Client::connect(server.more_addresses[0]);
-    client.send("EHLO client.example\r\n");
-    let (mut announced, mut octet) = (String::new(), [0]);
-    while !announced.ends_with('\n') || !announced.lines().last().unwrap().starts_with("250 ") {
-        assert_eq!(client.stream().read(&mut octet).unwrap(), 1, "{announced}");
-        announced.push(char::from(octet[0]));
-    }
+    let announced = announced(&mut client);
     client.all_granted(&["AUTH PLAIN AGFubgBzZWNyZXQ="]);
     (client, announced)
 }

@@ -1,25 +1,14 @@
 //! Chapter 20: outgrowing one machine.
 
 use std::fs;
-use std::io::Read;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 
+use crate::announced;
 use crate::common::child::{ChildServer, EHLO};
 use crate::common::mta::until;
 use crate::common::{Client, TestServer, files};
-
-/// All lines of the reply to EHLO.
-fn announced(client: &mut Client) -> String {
-    client.send("EHLO front.example\r\n");
-    let (mut lines, mut octet) = (String::new(), [0]);
-    while !lines.ends_with('\n') || !lines.lines().last().unwrap().starts_with("250 ") {
-        assert_eq!(client.stream().read(&mut octet).unwrap(), 1, "{lines}");
-        lines.push(char::from(octet[0]));
-    }
-    lines
-}
 
 /// Speaks for a client at this address, as a front server does at the beginning.
 fn speaks_for(server: &TestServer, address: &str) -> Client {

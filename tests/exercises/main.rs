@@ -9,6 +9,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
 
+use std::io::Read;
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -20,6 +22,7 @@ mod chapter_05;
 mod chapter_06;
 mod chapter_07;
 mod chapter_08;
+mod chapter_09;
 mod chapter_10;
 mod chapter_11;
 mod chapter_12;
@@ -33,6 +36,17 @@ mod chapter_19;
 mod chapter_20;
 mod chapter_21;
 mod form;
+
+/// All lines of the reply to EHLO.
+fn announced(client: &mut common::Client) -> String {
+    client.send("EHLO client.example\r\n");
+    let (mut lines, mut octet) = (String::new(), [0]);
+    while !lines.ends_with('\n') || !lines.lines().last().unwrap().starts_with("250 ") {
+        assert_eq!(client.stream().read(&mut octet).unwrap(), 1, "{lines}");
+        lines.push(char::from(octet[0]));
+    }
+    lines
+}
 
 /// An example as it is in its source now. Where a test is named, cargo builds no examples, and the
 /// one of yesterday would be tried.
