@@ -66,6 +66,31 @@ fn every_exercise_has_a_test_a_patch_and_a_page_of_reasons() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What was an exercise once may be a question now.
+#[test]
+fn every_exercise_that_a_page_mentions_is_there() {
+    let exercises = exercises();
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for file in folder("docs").iter().filter(|name| name.ends_with(".md")) {
+        for (number, line) in (1..).zip(Page::read(&format!("docs/{file}")).text.lines()) {
+            for (_, after) in
+                line.match_indices("xercise ").map(|(at, word)| line.split_at(at + word.len()))
+            {
+                let id = after.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap();
+                let id = id.trim_end_matches('.');
+                if id.contains('.') {
+                    checked += 1;
+                    if !exercises.contains_key(id) {
+                        wrong.push(format!("docs/{file}:{number}: there is no exercise {id}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 0, "nothing was looked at");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The text of each exercise by its number, such as `5.2`.
 fn exercises() -> BTreeMap<String, String> {
     let mut exercises = BTreeMap::new();
