@@ -31,6 +31,8 @@ mod chapter_14;
 mod chapter_15;
 mod chapter_16;
 mod chapter_17;
+#[cfg(target_os = "linux")]
+mod chapter_17_journal;
 mod chapter_18;
 mod chapter_19;
 mod chapter_20;
