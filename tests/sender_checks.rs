@@ -36,11 +36,16 @@ const OURS: &str = "Authentication-Results: localhost;";
 
 /// Domains whose owners have said something about 127.0.0.1, and about letters that fail.
 fn dns() -> DnsServer {
+    let long = "l".repeat(400);
     let records = [
         ("pass.example", "v=spf1 ip4:127.0.0.1 -all"),
         ("_dmarc.pass.example", "v=DMARC1; p=reject"),
         ("fail.example", "v=spf1 ip4:192.0.2.1 -all exp=why.fail.example"),
         ("why.fail.example", "%{i} is not ours"),
+        ("long.example", "v=spf1 -all exp=why.long.example"),
+        ("why.long.example", &long),
+        ("odd.example", "v=spf1 -all exp=why.odd.example"),
+        ("why.odd.example", "a bell: \u{7}"),
         ("bank.example", "v=spf1 -all"),
         ("_dmarc.bank.example", "v=DMARC1; p=reject"),
         ("quiet.example", "v=spf1 -all"),
@@ -49,8 +54,11 @@ fn dns() -> DnsServer {
         ("key._domainkey.localhost.example", KEY),
     ];
     let record = |(owner, text): &(&str, &str)| {
-        let string = CharacterString::new(text.as_bytes()).unwrap().into_owned();
-        let data = RData::TXT(TXT::new().with_char_string(string));
+        let mut data = TXT::new();
+        for part in text.as_bytes().chunks(255) {
+            data.add_char_string(CharacterString::new(part).unwrap().into_owned());
+        }
+        let data = RData::TXT(data);
         ResourceRecord::new(name(owner), CLASS::IN, 60, data)
     };
     let failing = [
@@ -131,6 +139,8 @@ fn enforce_refuses_what_owners_want_refused_and_says_why() {
         ("ann@pass.example", "eve@bank.example", "550 5.7.26 "),
         ("ann@bank.example", "ann@bank.example", "550 5.7.26 "),
         ("ann@fail.example", "ann@fail.example", "550 5.7.23 "),
+        ("ann@long.example", "ann@long.example", "550 5.7.23 "),
+        ("ann@odd.example", "ann@odd.example", "550 5.7.23 "),
         ("ann@later.example", "ann@none.example", "451 4.7.24 "),
         ("ann@none.example", "ann@slow.example", "451 4.7.26 "),
         ("ann@quiet.example", "ann@quiet.example", "250 2.6.0 "),
@@ -156,7 +166,14 @@ fn enforce_refuses_what_owners_want_refused_and_says_why() {
         let reply = send(server.address, from, &format!("From: {author}\n\nhello\n"));
         assert!(reply.starts_with(expected), "{from} {author}: {reply}");
         if from == "ann@fail.example" {
-            assert!(reply.ends_with("127.0.0.1 is not ours"), "{reply}");
+            assert!(reply.contains(" says: 127.0.0.1 is not ours"), "{reply}");
+        }
+        if from == "ann@long.example" {
+            let (_, said) = reply.split_once(" says: ").unwrap();
+            assert_eq!(said, "l".repeat(300), "{reply}");
+        }
+        if from == "ann@odd.example" {
+            assert!(reply.ends_with(" says: you may not send for it"), "{reply}");
         }
         let is_taken = expected.starts_with('2');
         assert_eq!(server.new_files("bob").len(), usize::from(is_taken), "{from}");

@@ -227,7 +227,8 @@ impl Session {
             }
             BadLine::Tls => return self.hang_up(reply::not_tls(), Farewell::Tls),
         };
-        self.charge(Step::new(reply, Next::Command))
+        // A client waits for it, as after a command that nobody knows.
+        self.charge(Step { is_urgent: true, ..Step::new(reply, Next::Command) })
     }
 
     /// Answers a chunk after which more are to come. What was received before it and is
@@ -571,6 +572,9 @@ mod tests {
             ("DATA", true),
         ] {
             assert_eq!(session.line(line.as_bytes()).is_urgent, is_urgent, "{line}");
+        }
+        for bad in [BadLine::TooLong, BadLine::Nul] {
+            assert!(session.bad_line(bad).is_urgent, "{bad:?}");
         }
     }
 
