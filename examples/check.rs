@@ -93,6 +93,9 @@ fn run(flags: &Flags) -> Result<ExitCode, String> {
     if flags.gradescope.is_some() && !is_one {
         return Err("--gradescope is for one server".to_owned());
     }
+    if !(1..=5).contains(&flags.level) {
+        return Err("--level is one of 1 to 5".to_owned());
+    }
     let tasks = tasks::read(&named, flags.level)?;
     let rules = Rules {
         texts: flags.texts,

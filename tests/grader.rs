@@ -10,10 +10,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -109,6 +111,7 @@ fn all_that_ehlo_is_asked_it_answers_by_codes_and_by_texts() {
         let ran = check(server.address, args);
         assert_eq!(ran.code, Some(0), "{}", ran.text);
         assert!(ran.text.contains(" 0 wrong, "), "{}", ran.text);
+        assert!(!ran.text.contains("one client at a time"), "{}", ran.text);
         for level in ["1 talks", "2 order", "3 forms", "4 bytes", "5 beyond"] {
             assert!(ran.text.contains(level), "{level}: {}", ran.text);
         }
@@ -147,38 +150,106 @@ fn a_naive_server_has_its_points_for_talking_and_loses_those_for_order() {
         shown[3..7],
         ["S: 220 naive", "C: EHLO client.example", "S: 250 fine", "C: RCPT TO:<bob@localhost>"]
     );
-    let end = "line 9: expected `503 or 500 or 501 or 502 or 554`, found `250 fine`";
+    let end = "line 9 of the script: expected `503 or 500 or 501 or 502 or 554`, found `250 fine`";
     assert_eq!(shown[7..], ["S: 250 fine", end]);
+    assert!(ran.text.contains("\nThis server greets one client at a time;"), "{}", ran.text);
     // It announces nothing.
     assert!(ran.text.contains("(PIPELINING is not announced)"), "{}", ran.text);
 }
 
 #[test]
-fn a_server_that_cannot_be_tried_is_not_a_wrong_one() {
+fn a_server_that_cannot_be_tried_is_not_a_wrong_one_and_what_it_did_is_told() {
     let begin = Instant::now();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let dies = serve_once();
+    let greets = |greeting: &'static str| {
+        serve(move |mut tcp| {
+            tcp.write_all(greeting.as_bytes())?;
+            tcp.read_to_end(&mut Vec::new()).map(drop)
+        })
+    };
     for (server, told) in [
-        (nobody(), "not tried: "),
-        (silent.local_addr().unwrap(), "not tried: "),
-        (dies, "greets nobody any more, since \""),
+        (nobody(), "nothing could be tried: no connection: "),
+        (silent.local_addr().unwrap(), "no greeting came; nothing more for 0.3 seconds"),
+        (greets("220 hel"), "the greeting `220 hel` has no line end; nothing more for 0.3"),
+        (greets("421 full\r\n"), "the server turns us away: `421 full`"),
+        (serve(|_| Ok(())), "no greeting came; the server closed"),
     ] {
         let ran = check(server, &["--level", "1", "--timeout", "0.3"]);
         assert_eq!(ran.code, Some(3), "{}{}", ran.text, ran.errors);
+        assert!(ran.text.starts_with("nothing could be tried: "), "{}", ran.text);
         assert!(ran.text.contains(told), "{}", ran.text);
     }
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
-/// A server that greets the first client and dies of its second one.
-fn serve_once() -> SocketAddr {
+/// Dies of `DATA`, which the first of two dialogues says.
+#[test]
+fn a_server_that_dies_has_died_of_the_dialogue_that_it_heard_last() {
+    let scripts = folder(&[
+        ("a_deadly_one.smtp", "S: 220 *\nC: DATA\nS: 503 *\n"),
+        ("b_harmless.smtp", "S: 220 *\n"),
+    ]);
+    for (jobs, told) in [
+        ("1", "since \"a deadly one\" (no connection: "),
+        ("2", " or what was played beside it; --jobs 1 tells (no connection: "),
+    ] {
+        let ran = check(dies_of_data(), &[path(&scripts), "--jobs", jobs, "--timeout", "1"]);
+        assert_eq!(ran.code, Some(3), "{}{}", ran.text, ran.errors);
+        assert!(ran.text.contains(told), "{}", ran.text);
+    }
+}
+
+/// A server that greets everybody at once, and is no more after a `DATA`.
+fn dies_of_data() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let pause = Duration::from_millis(5);
     thread::spawn(move || {
-        let (mut tcp, _) = listener.accept().unwrap();
-        tcp.write_all(b"220 hello\r\n250 ok\r\n").unwrap();
+        while !is_dead.load(Ordering::SeqCst) {
+            let Ok((mut tcp, _)) = listener.accept() else {
+                thread::sleep(pause);
+                continue;
+            };
+            let is_dead = Arc::clone(&is_dead);
+            thread::spawn(move || {
+                tcp.set_nonblocking(false).unwrap();
+                tcp.write_all(b"220 hello\r\n").unwrap();
+                let mut line = String::new();
+                let _ = BufReader::new(&mut tcp).read_line(&mut line);
+                if line.starts_with("DATA") {
+                    is_dead.store(true, Ordering::SeqCst);
+                    thread::sleep(20 * pause);
+                }
+            });
+        }
     });
     address
+}
+
+#[test]
+fn what_the_client_did_is_shown_octet_by_octet() {
+    let long = format!("R: NOOP {{x*200}}\\n\n{}", "S: 250 *\n");
+    let scripts = folder(&[
+        ("a.smtp", "S: 220 *\nR: NO\nS: 250 *\n"),
+        ("b.smtp", &format!("S: 220 *\n{long}")),
+        ("c.smtp", "S: 220 *\nC: NOOP\nS: 250 *\n"),
+    ]);
+    let talks_on = serve(|mut tcp| {
+        tcp.write_all(b"220 hi\r\n")?;
+        tcp.read_exact(&mut [0; 6])?;
+        tcp.write_all(b"250 ok\r\n250 and more\r\n")
+    });
+    let ran = check(talks_on, &[path(&scripts), "--jobs", "1", "--timeout", "0.3"]);
+    for told in [
+        "R: NO\n",
+        &format!("R: NOOP {} … {}\\n\n", "x".repeat(72), "x".repeat(18)),
+        "C: NOOP\n        S: 250 ok\n        # The client closes its side.\n        S: 250 and more",
+        "line 3 of the script: expected `nothing more`, found `250 and more`",
+    ] {
+        assert!(ran.text.contains(told), "{told}: {}", ran.text);
+    }
 }
 
 #[test]
@@ -257,7 +328,7 @@ fn what_a_server_is_not_is_told_and_skipped_unless_the_file_is_named_or_the_need
     assert_eq!(ran.code, Some(1), "{}", ran.text);
     for told in [
         "This dialogue is for a server with: mailboxes ann",
-        "line 4: expected `251`, found `250 2.0.0 ok`",
+        "line 4 of the script: expected `251`, found `250 2.0.0 ok`",
     ] {
         assert!(ran.text.contains(told), "{}", ran.text);
     }
@@ -283,6 +354,7 @@ fn a_wrong_flag_or_script_is_told_with_code_2() {
         (&["no.such.file.smtp"], "no such file, and no HOST:PORT"),
         (&[&address, path(&broken)], "line 1 of the script"),
         (&[&address, "--timeout", "0"], "--timeout is a number of seconds"),
+        (&[&address, "--level", "9"], "--level is one of 1 to 5"),
         (&[&address, &address, "--gradescope", "x"], "--gradescope is for one server"),
     ] {
         let ran = run(command().args(args));

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ehlo::dialogue::{Game, Judge, PlayError, Terms};
+use ehlo::smtp::text::printable;
 
 use crate::tasks::Task;
 
@@ -48,6 +49,8 @@ pub struct Grade {
     pub server: String,
     /// One for each task, in their order.
     pub outcomes: Vec<Outcome>,
+    /// How many clients it greets at a time, as far as it was asked.
+    pub clients: usize,
     /// Why not all could be tried.
     pub stopped: Option<String>,
     pub time: Duration,
@@ -64,6 +67,8 @@ struct Court<'a> {
     server: SocketAddr,
     tasks: &'a [Task],
     terms: Terms,
+    /// How many play at first.
+    jobs: usize,
     /// What is still to be played, and how often each was turned away.
     left: Mutex<VecDeque<(usize, u32)>>,
     workers: Mutex<usize>,
@@ -81,9 +86,12 @@ pub fn grade(
 ) -> Grade {
     let begin = Instant::now();
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+    let mut clients = 0;
     let stopped = match meet(server, rules) {
         Err(why) => Some(why),
-        Ok((announced, jobs)) => {
+        Ok((announced, greeted)) => {
+            clients = greeted;
+            let jobs = clients.min(rules.jobs);
             let enhanced = announced.iter().any(|keyword| keyword == "ENHANCEDSTATUSCODES");
             let judge = if rules.texts { Judge::Texts } else { Judge::Codes { enhanced } };
             let mut left = VecDeque::new();
@@ -102,17 +110,18 @@ pub fn grade(
                 server,
                 tasks,
                 terms,
+                jobs,
                 left: Mutex::new(left),
                 workers: Mutex::new(jobs),
                 stopped: Mutex::new(None),
             };
-            court.hold(&mut outcomes, jobs, tell);
+            court.hold(&mut outcomes, tell);
             court.stopped.into_inner().unwrap_or_default()
         }
     };
     let outcome = |number| outcomes.remove(&number).unwrap_or(Outcome::NotTried);
     let outcomes = (0..tasks.len()).map(outcome).collect();
-    Grade { server: name.to_owned(), outcomes, stopped, time: begin.elapsed() }
+    Grade { server: name.to_owned(), outcomes, clients, stopped, time: begin.elapsed() }
 }
 
 impl Court<'_> {
@@ -120,12 +129,11 @@ impl Court<'_> {
     fn hold(
         &self,
         outcomes: &mut BTreeMap<usize, Outcome>,
-        jobs: usize,
         tell: impl Fn(&Task, &Outcome) -> bool,
     ) {
         thread::scope(|scope| {
             let (sender, played) = mpsc::channel();
-            for _ in 0..jobs {
+            for _ in 0..self.jobs {
                 let sender = sender.clone();
                 scope.spawn(move || self.work(&sender));
             }
@@ -147,13 +155,18 @@ impl Court<'_> {
 
     /// One worker: plays until nothing is left.
     fn work(&self, sender: &Sender<(usize, Outcome)>) {
+        // A server that does not even greet has died of what was played before.
+        let mut suspect = "the beginning";
         while let Some((number, tries, task)) = self.next() {
             let Game { said, result } = task.dialogue.play_under(self.server, &self.terms);
+            if !said.is_empty() {
+                suspect = &task.claim;
+            }
             let Err(error) = result else {
                 let _ = sender.send((number, Outcome::Right));
                 continue;
             };
-            let is_silence = matches!(error, PlayError::Differs { is_silence: true, .. });
+            let said_nothing = matches!(error, PlayError::Differs { said_nothing: true, .. });
             let was_turned_away = said.iter().all(|line| line.starts_with("S: 421"));
             if was_turned_away && tries + 1 < TRIES {
                 self.put_back(number, tries + 1);
@@ -163,8 +176,8 @@ impl Court<'_> {
             } else {
                 let _ = sender.send((number, Outcome::Wrong(error, said)));
             }
-            if is_silence || was_turned_away {
-                self.look_for_life(&task.claim);
+            if said_nothing || was_turned_away {
+                self.look_for_life(suspect);
             }
         }
     }
@@ -191,15 +204,22 @@ impl Court<'_> {
         may_leave
     }
 
-    /// Stops everything if the server does not greet any more.
-    fn look_for_life(&self, claim: &str) {
+    /// Stops everything if the server does not greet any more. With several workers it may
+    /// have died of what another one played.
+    fn look_for_life(&self, suspect: &str) {
+        let mut why = String::new();
         for _ in 0..TRIES {
-            if let Ok(server) = greeted(self.server, self.terms.patience) {
-                return leave(server);
+            match greeted(self.server, self.terms.patience) {
+                Ok(server) => return leave(server),
+                Err(error) => why = error,
             }
             thread::sleep(PAUSE);
         }
-        self.stop(&format!("the server greets nobody any more, since \"{claim}\""));
+        let others =
+            if self.jobs > 1 { " or what was played beside it; --jobs 1 tells" } else { "" };
+        self.stop(&format!(
+            "the server greets nobody any more, since \"{suspect}\"{others} ({why})"
+        ));
     }
 
     fn stop(&self, why: &str) {
@@ -209,19 +229,19 @@ impl Court<'_> {
     }
 }
 
-/// What the server announces, and how many connections it takes at a time, up to `jobs`: a
-/// plain loop serves one client after the other, and lets the second one wait.
+/// What the server announces, and how many clients it greets at a time, up to `jobs`, but at
+/// least two are tried: a plain loop serves one after the other, and lets the second one wait.
 fn meet(server: SocketAddr, rules: &Rules) -> Result<(Vec<String>, usize), String> {
-    let mut first = greeted(server, rules.patience).map_err(|error| error.to_string())?;
+    let mut first = greeted(server, rules.patience)?;
     let announced = announced(&mut first);
     let mut open = vec![first];
-    while open.len() < rules.jobs {
+    while open.len() < rules.jobs.max(2) {
         let Ok(another) = greeted(server, rules.patience) else { break };
         open.push(another);
     }
-    let jobs = open.len();
+    let clients = open.len();
     open.into_iter().for_each(leave);
-    Ok((announced, jobs))
+    Ok((announced, clients))
 }
 
 /// Says good-bye and waits until the server has heard it, so that our place is free again.
@@ -230,17 +250,33 @@ fn leave(mut server: BufReader<TcpStream>) {
     let _ = said.and_then(|()| io::copy(&mut server, &mut io::sink()));
 }
 
-/// A connection on which the server has said something that is no "too many".
-fn greeted(server: SocketAddr, patience: Duration) -> io::Result<BufReader<TcpStream>> {
-    let tcp = TcpStream::connect_timeout(&server, patience)?;
-    tcp.set_read_timeout(Some(patience))?;
+/// A connection on which the server has said something that is no "too many", or why there
+/// is none.
+fn greeted(server: SocketAddr, patience: Duration) -> Result<BufReader<TcpStream>, String> {
+    let no_connection = |error: io::Error| format!("no connection: {error}");
+    let tcp = TcpStream::connect_timeout(&server, patience).map_err(no_connection)?;
+    tcp.set_read_timeout(Some(patience)).map_err(no_connection)?;
     let mut lines = BufReader::new(tcp);
     loop {
-        let line = line(&mut lines)?;
-        if line.is_empty() || line.starts_with("421") {
-            return Err(io::Error::other(format!("no greeting: {}", line.trim())));
+        let mut line = Vec::new();
+        let read = lines.read_until(b'\n', &mut line);
+        let text = printable(line.trim_ascii_end());
+        if !line.ends_with(b"\n") {
+            let end = match read {
+                Ok(_) => "the server closed".to_owned(),
+                Err(_) => format!("nothing more for {} seconds", patience.as_secs_f32()),
+            };
+            let what = if line.is_empty() {
+                "no greeting came".to_owned()
+            } else {
+                format!("the greeting `{text}` has no line end")
+            };
+            return Err(format!("connected, but {what}; {end}"));
         }
-        if !line.starts_with("220-") {
+        if line.starts_with(b"421") {
+            return Err(format!("the server turns us away: `{text}`"));
+        }
+        if !line.starts_with(b"220-") {
             return Ok(lines);
         }
     }

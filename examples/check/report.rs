@@ -15,8 +15,8 @@ use crate::tasks::Task;
 
 /// Of a dialogue that is longer, only the end is shown: what went wrong is there.
 const LINES_SHOWN: usize = 30;
-/// Of a line that is longer, only the beginning.
-const CHARS_SHOWN: usize = 100;
+/// Of a line that is longer than both, only so much of its beginning and of its end.
+const CHARS_SHOWN: (usize, usize) = (80, 20);
 
 /// The names of the levels, from 1.
 const LEVELS: [&str; 5] = ["talks", "order", "forms", "bytes", "beyond"];
@@ -83,12 +83,21 @@ fn details(task: &Task, error: &PlayError, said: &[String]) -> String {
         let _ = writeln!(text, "  ({hidden} lines)");
     }
     for line in said.iter().skip(hidden) {
-        let shown: String = line.chars().take(CHARS_SHOWN).collect();
-        let more = if shown.len() < line.len() { " …" } else { "" };
-        let _ = writeln!(text, "  {shown}{more}");
+        let _ = writeln!(text, "  {}", shortened(line));
     }
     let _ = write!(text, "{error}");
     text
+}
+
+/// The end is shown too: that is where a line end is missing.
+fn shortened(line: &str) -> String {
+    let ((begin, end), length) = (CHARS_SHOWN, line.chars().count());
+    if length <= begin + end {
+        return line.to_owned();
+    }
+    let head: String = line.chars().take(begin).collect();
+    let tail: String = line.chars().skip(length - end).collect();
+    format!("{head} … {tail}")
 }
 
 fn indented(text: &str) -> String {
@@ -97,6 +106,10 @@ fn indented(text: &str) -> String {
 
 /// The table at the end: points by level.
 pub fn summary(grade: &Grade, tasks: &[Task]) -> String {
+    let all = total(grade, tasks);
+    if let (Some(why), true) = (&grade.stopped, all.right + all.wrong == 0) {
+        return format!("nothing could be tried: {why}");
+    }
     let mut text = String::from("\nlevel      points  skipped\n");
     for (number, count) in counts(grade, tasks).into_iter().enumerate() {
         let name = LEVELS.get(number).copied().unwrap_or_default();
@@ -105,10 +118,12 @@ pub fn summary(grade: &Grade, tasks: &[Task]) -> String {
             let _ = writeln!(text, "{} {name:8} {points:>6} {:>8}", number + 1, count.skipped);
         }
     }
-    let all = total(grade, tasks);
     let _ = write!(text, "{} right, {} wrong, {} skipped", all.right, all.wrong, all.skipped);
     if let Some(why) = &grade.stopped {
         let _ = write!(text, ", {} not tried: {why}", all.not_tried);
+    }
+    if grade.clients == 1 {
+        text += "\nThis server greets one client at a time; a second one waits, or is turned away.";
     }
     text
 }
@@ -180,6 +195,7 @@ fn server(grade: &Grade, tasks: &[Task]) -> Value {
         "points": all.right,
         "of": all.points(),
         "skipped": all.skipped,
+        "clients": grade.clients,
         "stopped": grade.stopped,
         "seconds": grade.time.as_secs_f64(),
         "levels": levels.collect::<Vec<_>>(),

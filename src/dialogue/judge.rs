@@ -65,11 +65,11 @@ impl Judge {
 
     /// What would have been right, for a person.
     pub(super) fn wanted(self, answer: &Answer) -> String {
-        if self == Judge::Texts {
-            return answer.pattern.clone();
-        }
+        let Judge::Codes { enhanced } = self else { return answer.pattern.clone() };
         let wanted = answer.pattern.split([' ', '-']).next().unwrap_or_default();
-        others(answer, wanted).fold(wanted.to_owned(), |text, other| text + " or " + other)
+        let codes = others(answer, wanted).fold(wanted.to_owned(), |text, one| text + " or " + one);
+        let has_more = enhanced && wants_enhanced(&answer.pattern);
+        if has_more { codes + ", and an enhanced code" } else { codes }
     }
 }
 
@@ -187,6 +187,8 @@ mod tests {
         ] {
             assert_eq!(codes.takes(&answer(pattern, &[]), line), taken, "{pattern} {line}");
         }
+        assert_eq!(codes.wanted(&answer("250 2.1.0 *", &[])), "250, and an enhanced code");
+        assert_eq!(codes.wanted(&answer("354 *", &[])), "354");
         assert!(codes.takes(&answer("554 5.6.0 *", &["354"]), "354 go on"));
     }
 }

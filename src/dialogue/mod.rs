@@ -53,7 +53,7 @@ pub use crate::dialogue::script::{Dialogue, ScriptError};
 /// What came of playing a script once.
 #[derive(Debug)]
 pub struct Game {
-    /// All that was said, as `C:` and `S:` lines, made printable.
+    /// All that was said, as lines of a script.
     pub said: Vec<String>,
     /// Where the server did not answer as the script says, if anywhere.
     pub result: Result<(), PlayError>,
@@ -80,7 +80,7 @@ impl Dialogue {
             line,
             expected,
             found: found.to_string(),
-            is_silence: found.is_silence(),
+            said_nothing: found.is_nothing(),
         };
         for step in self.steps() {
             peer.act(&step.action).map_err(|difference| differs(step.line, difference))?;
@@ -124,12 +124,15 @@ mod tests {
         assert_eq!(play(script, "220 hi\r\n250 ok\r\n"), "played");
         assert_eq!(
             play(script, "220 hi\r\n500 no\r\n"),
-            "line 4: expected `250 *`, found `500 no`"
+            "line 4 of the script: expected `250 *`, found `500 no`"
         );
-        assert_eq!(play(script, "220 hi\r\n"), "line 4: expected `250 *`, found `[closed]`");
+        assert_eq!(
+            play(script, "220 hi\r\n"),
+            "line 4 of the script: expected `250 *`, found `[closed]`"
+        );
         assert_eq!(
             play(script, "220 hi\n"),
-            "line 2: expected `220 *`, found `a line without CR LF: 220 hi\\x0a`"
+            "line 2 of the script: expected `220 *`, found `a line without CR LF: 220 hi\\x0a`"
         );
     }
 
@@ -186,8 +189,8 @@ mod tests {
         let dialogue: Dialogue = "S: 220 *\nR: NO\\x1bOP\\r\\n\nS: 250 *".parse().unwrap();
         let game = dialogue.play_under(address, &terms);
         server.join().unwrap();
-        assert_eq!(game.said, ["S: 220 hi", "C: NO\\x1bOP"]);
-        let Err(PlayError::Differs { line: 3, is_silence: true, .. }) = game.result else {
+        assert_eq!(game.said, ["S: 220 hi", "R: NO\\x1bOP\\r\\n"]);
+        let Err(PlayError::Differs { line: 3, said_nothing: true, .. }) = game.result else {
             panic!("{:?}", game.result);
         };
     }

@@ -15,7 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::dialogue::connection::Connection;
 use crate::dialogue::judge::Judge;
-use crate::dialogue::script::{Action, Answer, CLOSED};
+use crate::dialogue::script::{self, Action, Answer, CLOSED};
 use crate::smtp::auth::exchange::ClientExchange;
 use crate::smtp::auth::mechanism::{self, Mechanism};
 use crate::smtp::text::printable;
@@ -52,8 +52,8 @@ pub enum PlayError {
         expected: String,
         /// The line of the server, made printable, or what else happened.
         found: String,
-        /// It said nothing for longer than the player's patience.
-        is_silence: bool,
+        /// It said nothing: it closed, or was silent for longer than the player's patience.
+        said_nothing: bool,
     },
     /// There was no connection.
     Connect(io::Error),
@@ -192,6 +192,7 @@ impl<'a> Peer<'a> {
     /// The client has nothing more to say.
     pub fn end(&mut self) -> Result<(), Difference> {
         self.send();
+        self.said.push("# The client closes its side.".to_owned());
         // Fails where the server has closed already, and that is what we want.
         let _ = self.lines.get_mut().end_of_output();
         let is_foreign = self.terms.judge != Judge::Texts;
@@ -251,9 +252,8 @@ impl<'a> Peer<'a> {
     /// Sends what the client has to say. A server may close before it has read
     /// all of it; what it said before that is in the next line.
     fn send(&mut self) {
-        for line in self.unsent.split_inclusive(|octet| *octet == b'\n') {
-            self.said.push(format!("C: {}", printable(line.strip_suffix(b"\r\n").unwrap_or(line))));
-        }
+        let lines = self.unsent.split_inclusive(|octet| *octet == b'\n');
+        self.said.extend(lines.map(script::client_line));
         let _ = self.lines.get_mut().write_all(&self.unsent);
         self.unsent.clear();
     }
@@ -299,8 +299,8 @@ fn addressed(octets: &[u8], mailboxes: &[String]) -> Vec<u8> {
 }
 
 impl NoLine {
-    pub fn is_silence(&self) -> bool {
-        matches!(self, NoLine::Silence(_))
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, NoLine::Silence(_) | NoLine::Closed)
     }
 }
 
@@ -317,8 +317,8 @@ impl Display for NoLine {
 impl Display for PlayError {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
-            PlayError::Differs { line, expected, found, is_silence: _ } => {
-                write!(f, "line {line}: expected `{expected}`, found `{found}`")
+            PlayError::Differs { line, expected, found, said_nothing: _ } => {
+                write!(f, "line {line} of the script: expected `{expected}`, found `{found}`")
             }
             PlayError::Connect(error) => write!(f, "no connection: {error}"),
         }

@@ -193,6 +193,35 @@ fn escape<'a>(text: &'a str, octets: &mut Vec<u8>) -> Result<&'a str, &'static s
     Ok(rest)
 }
 
+/// A line that the client sent, as a script has it: `C:` if it is printable and ends in CR LF,
+/// or else `R:`, where each octet can be seen.
+pub(super) fn client_line(octets: &[u8]) -> String {
+    let text = octets.strip_suffix(b"\r\n").filter(|text| text.iter().all(is_printable));
+    match text {
+        Some(text) => format!("C: {}", String::from_utf8_lossy(text)),
+        None => format!("R: {}", spelled(octets)),
+    }
+}
+
+/// What `raw` makes into these octets.
+fn spelled(octets: &[u8]) -> String {
+    let mut text = String::new();
+    for octet in octets {
+        match octet {
+            b'\r' => text += "\\r",
+            b'\n' => text += "\\n",
+            b'\\' | b'{' => text.extend(['\\', char::from(*octet)]),
+            octet if is_printable(octet) => text.push(char::from(*octet)),
+            octet => text += &format!("\\x{octet:02x}"),
+        }
+    }
+    text
+}
+
+fn is_printable(octet: &u8) -> bool {
+    (b' '..=b'~').contains(octet)
+}
+
 impl Display for ScriptError {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         write!(f, "line {} of the script: {}", self.line, self.why)
@@ -211,6 +240,15 @@ mod tests {
         for wrong in ["\\", "\\q", "\\x0", "\\x\u{fc}", "{a", "{a}", "{a*b}"] {
             assert!(raw(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_octet_is_spelled_so_that_it_is_read_again() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(raw(&spelled(&all)).unwrap(), all);
+        assert_eq!(client_line(b"NOOP {a\\\r\n"), "C: NOOP {a\\");
+        assert_eq!(client_line(b"NOOP {\\\n"), "R: NOOP \\{\\\\\\n");
+        assert_eq!(client_line(b"NO"), "R: NO");
     }
 
     #[test]
