@@ -405,6 +405,9 @@ fn arrows() -> Vec<Arrow> {
             }
         }
     }
+    for arrow in &mut arrows {
+        arrow.labels.sort_unstable();
+    }
     arrows
 }
 
@@ -414,7 +417,7 @@ const BOX_WIDTH: usize = 120;
 const BOX_HEIGHT: usize = 44;
 /// From the middle of one state to the middle of the next.
 const PITCH: usize = 226;
-const MARGIN: usize = 65;
+const MARGIN: usize = 80;
 const ROW_TOP: usize = 210;
 const AUTH_TOP: usize = 310;
 const FLOOR_TOP: usize = 490;
@@ -423,17 +426,17 @@ const LINE_HEIGHT: usize = 17;
 const ASIDE: usize = 20;
 /// How far beside each other arrows of different length end.
 const BESIDE: usize = 15;
-/// More labels than this at one arrow stand for every line there is.
+/// More labels than this at one arrow stand for every line there is: the last of a login.
 const LABELS: usize = 8;
 
 /// The states and their changes as SVG. Steps forward are straight, the ways
 /// back are arcs above, the ways out lead down.
 pub fn svg() -> String {
     let width = 2 * MARGIN + BOX_WIDTH + PITCH * (AUTH - 1);
-    let height = FLOOR_TOP + BOX_HEIGHT + 2 * LINE_HEIGHT;
+    let height = FLOOR_TOP + BOX_HEIGHT + 3 * LINE_HEIGHT;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"15\">\n\
          <title>The states of a session and the commands that change them</title>\n\
          <defs><marker id=\"tip\" markerUnits=\"userSpaceOnUse\" markerWidth=\"9\" markerHeight=\"8\" refX=\"8\" refY=\"4\" \
          orient=\"auto\"><path d=\"M0,0 L9,4 L0,8 z\"/></marker></defs>\n\
@@ -453,8 +456,14 @@ pub fn svg() -> String {
     let greeting = format!("{} greeting", codes(&session_in(STATES[0]).greet()));
     draw_line(&mut svg, " Connected", &format!("M{},{} V{ROW_TOP}", middle(0), ROW_TOP - 40));
     draw_text(&mut svg, middle(0), ROW_TOP - 48, "middle", &greeting);
-    let note = "Everything else is answered and leaves the state as it is.";
-    draw_text(&mut svg, width / 2, height - LINE_HEIGHT / 2, "middle", note);
+    let notes = [
+        "Everything else is answered and leaves the state as it is.",
+        "HTTP, TLS: the client speaks something else. Failures, refusals: the server's patience is at its end.",
+    ];
+    for (number, note) in notes.into_iter().enumerate() {
+        let y = FLOOR_TOP + BOX_HEIGHT + 4 + (number + 1) * LINE_HEIGHT;
+        draw_text(&mut svg, width / 2, y, "middle", note);
+    }
     svg += &texts;
     svg += "</svg>\n";
     svg
@@ -474,7 +483,7 @@ fn draw_box(svg: &mut String, left: usize, top: usize, width: usize, name: &str)
         svg,
         "<rect data-state=\"{name}\" x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{BOX_HEIGHT}\" rx=\"8\" \
          fill=\"#eef3fa\" stroke=\"black\"/>\n\
-         <text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" font-size=\"16\" font-weight=\"bold\">{name}</text>"
+         <text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" font-size=\"17\" font-weight=\"bold\">{name}</text>"
     );
 }
 
@@ -484,7 +493,7 @@ fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
     let name = |place: usize| STATES.get(place).map_or(CLOSED, |(name, _)| *name);
     let way = format!("{} {}", name(arrow.from), name(arrow.to));
     let label = match arrow.labels.len() > LABELS {
-        true => "any line".to_owned(),
+        true => "login over".to_owned(),
         false => arrow.labels.join(", "),
     };
     if arrow.to == STATES.len() {
@@ -502,7 +511,7 @@ fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
     } else if arrow.from == AUTH {
         let (x, y) = (to + 2 * ASIDE, bottom.midpoint(AUTH_TOP));
         draw_line(svg, &way, &format!("M{from},{AUTH_TOP} V{y} H{x} V{bottom}"));
-        draw_text(texts, from + 8, y + 5, "start", &label);
+        draw_text(texts, from + 6, y + 5, "start", &label);
     } else if arrow.to == arrow.from + 1 {
         let (start, y) = (from + BOX_WIDTH / 2, ROW_TOP + BOX_HEIGHT / 2);
         draw_line(svg, &way, &format!("M{start},{y} H{}", to - BOX_WIDTH / 2));
@@ -517,9 +526,19 @@ fn draw_arrow(svg: &mut String, texts: &mut String, arrow: &Arrow) {
             &way,
             &format!("M{start},{ROW_TOP} C{start},{top} {end},{top} {end},{ROW_TOP}"),
         );
-        // A curve of this form rises three quarters of the way.
+        // A curve of this form rises three quarters of the way. What is written over a long one
+        // stands nearer to its beginning, where no longer one crosses it.
         let y = ROW_TOP - (ROW_TOP - top) * 3 / 4 - 8;
-        draw_text(texts, start.midpoint(end), y, "middle", &label);
+        let (x, lines) = match arrow.labels.split_at_checked(2) {
+            Some((upper, lower)) if distance > 1 => {
+                let upper = format!("{},", upper.join(", "));
+                (start.midpoint(start.midpoint(end)), vec![upper, lower.join(", ")])
+            }
+            _ => (start.midpoint(end), vec![label]),
+        };
+        for (number, line) in lines.iter().rev().enumerate() {
+            draw_text(texts, x, y - number * LINE_HEIGHT, "middle", line);
+        }
     }
 }
 

@@ -44,7 +44,8 @@ const UMASK: u32 = 0o077;
 /// How often the thread that hears of sessions looks whether there is still a server.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const FORM: &str = "usage: watch [--http ADDR:PORT] [flags of ehlo]\n\n\
+const FORM: &str = "The server, with a page beside it that shows each session as it happens.\n\n\
+    usage: watch [--http ADDR:PORT] [flags of ehlo]\n\n\
     --http ADDR:PORT  the page, on loopback only (default 127.0.0.1:8025)\n";
 
 fn main() -> ExitCode {

@@ -18,6 +18,12 @@ use serde_json::{Value, json};
 
 /// How much of a letter is read, in octets.
 const LETTER_LIMIT: u64 = 512 * 1024;
+/// How many letters of a mailbox are listed with their subject: the page asks often.
+const SUBJECTS: usize = 10;
+/// How much of a letter is read for that, in octets.
+const HEADER_LIMIT: u64 = 8 * 1024;
+/// How much of a subject is told, in characters.
+const SUBJECT_LIMIT: usize = 80;
 /// How much of one text is shown, in octets.
 const TEXT_LIMIT: usize = 64 * 1024;
 /// How many mailboxes, letters of one, and entries of the queue are shown.
@@ -52,11 +58,22 @@ fn letters(folder: &Path) -> (Vec<Value>, usize) {
     }
     // They begin with the time.
     found.sort_by(|one, other| other.cmp(one));
-    let letter = |(name, part): &(String, &str)| {
-        let size = fs::metadata(folder.join(part).join(name)).map(|data| data.len());
-        json!({ "file": format!("{part}/{name}"), "size": size.unwrap_or_default() })
+    let letter = |(place, (name, part)): (usize, &(String, &str))| {
+        let path = folder.join(part).join(name);
+        let size = fs::symlink_metadata(&path).map(|data| data.len());
+        let subject = (place < SUBJECTS).then(|| subject(&path)).flatten();
+        json!({
+            "file": format!("{part}/{name}"), "size": size.unwrap_or_default(), "subject": subject,
+        })
     };
-    (found.iter().take(SHOWN).map(letter).collect(), found.len())
+    (found.iter().take(SHOWN).enumerate().map(letter).collect(), found.len())
+}
+
+/// What a letter says that it is about, if that stands near its beginning.
+fn subject(path: &Path) -> Option<String> {
+    let (octets, _) = read_start(path, HEADER_LIMIT).ok()?;
+    let message = MessageParser::default().parse(&octets)?;
+    message.subject().map(|subject| subject.chars().take(SUBJECT_LIMIT).collect())
 }
 
 /// One letter, as source and as read; `None` if there is none of that name.
@@ -68,19 +85,19 @@ pub fn letter(spool: &Path, mailbox: &str, file: &str) -> Option<Value> {
     }
     let path =
         [domain, name, part, file].iter().fold(spool.join("mail"), |path, one| path.join(one));
-    if !fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) {
-        return None;
-    }
-    let (octets, size) = read_start(&path).ok()?;
+    let (octets, size) = read_start(&path, LETTER_LIMIT).ok()?;
     Some(shown(&octets, size))
 }
 
-/// The beginning of a file, and how long all of it is.
-fn read_start(path: &Path) -> io::Result<(Vec<u8>, u64)> {
+/// The beginning of a file, and how long all of it is. A link in a mailbox may lead anywhere.
+fn read_start(path: &Path, limit: u64) -> io::Result<(Vec<u8>, u64)> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut octets = Vec::new();
-    file.take(LETTER_LIMIT).read_to_end(&mut octets)?;
+    file.take(limit).read_to_end(&mut octets)?;
     Ok((octets, size))
 }
 

@@ -27,9 +27,10 @@ const PAGE: &str = include_str!("page.html");
 const DRAWING_PLACE: &str = "<!-- docs/states.svg -->";
 const DRAWING: &str = include_str!("../../docs/states.svg");
 /// The chapters that explain a reply, so that links work without network.
-const CHAPTERS: [(&str, &str); 5] = [
+const CHAPTERS: [(&str, &str); 6] = [
     ("/docs/03-replies.md", include_str!("../../docs/03-replies.md")),
     ("/docs/05-state-machine.md", include_str!("../../docs/05-state-machine.md")),
+    ("/docs/07-maildir.md", include_str!("../../docs/07-maildir.md")),
     ("/docs/09-extensions.md", include_str!("../../docs/09-extensions.md")),
     ("/docs/10-tls.md", include_str!("../../docs/10-tls.md")),
     ("/docs/11-auth.md", include_str!("../../docs/11-auth.md")),

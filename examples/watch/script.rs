@@ -44,7 +44,7 @@ pub fn script<'a>(lines: impl Iterator<Item = (char, &'a str)>, is_closed: bool)
 }
 
 /// `(25 octets of the message)`.
-fn is_message(text: &str) -> bool {
+pub fn is_message(text: &str) -> bool {
     text.starts_with('(') && text.ends_with(" octets of the message)")
 }
 

@@ -148,7 +148,7 @@ impl Board {
             What::Server(line) => session.push('S', &line),
             What::State(name) if name == session.state => {}
             What::State(name) => {
-                session.push('-', &format!("{} → {name}", session.state));
+                session.push('-', format!("{} → {name}", session.state).trim_start());
                 session.state = name;
             }
             What::Tls(how) => session.push('-', format!("TLS {how}").trim_end()),
@@ -174,11 +174,9 @@ impl Board {
     }
 }
 
-/// What is told in the place of a message or a part of it: the line that announced it is
-/// what is answered.
-fn is_message(line: &str) -> bool {
-    line.starts_with('(') && line.ends_with(" octets of the message)")
-        || line.starts_with("(a chunk of ")
+/// What is told in the place of a chunk: the line that announced it is what is answered.
+fn is_chunk(line: &str) -> bool {
+    line.starts_with("(a chunk of ")
 }
 
 impl Session {
@@ -194,8 +192,8 @@ impl Session {
         }
         let why = (who == 'S').then(|| {
             let asked =
-                self.lines.iter().rev().find(|line| line.who == 'C' && !is_message(&line.text));
-            Why::of(self.state, asked.map(|line| line.text.as_str()), &text)
+                self.lines.iter().rev().find(|line| line.who == 'C' && !is_chunk(&line.text));
+            Why::of(self.state, asked.map_or("", |line| line.text.as_str()), &text)
         });
         self.lines.push_back(Line { who, text, why: why.flatten() });
     }

@@ -13,6 +13,8 @@ use std::sync::LazyLock;
 use ehlo::smtp::command::Command;
 use serde_json::{Value, json};
 
+use crate::script::is_message;
+
 static TABLE: LazyLock<Vec<Arm>> =
     LazyLock::new(|| arms(include_str!("../../src/smtp/session/mod.rs")));
 static REPLIES: LazyLock<Vec<Known>> =
@@ -48,13 +50,14 @@ struct Known {
 }
 
 impl Why {
-    /// Of the last line of a reply; other lines only go on with it.
-    pub fn of(state: &str, asked: Option<&str>, reply: &str) -> Option<Why> {
+    /// Of the last line of a reply; other lines only go on with it. `asked` is what the
+    /// client said, or what is told in its place: a message, or a line that is hidden.
+    pub fn of(state: &str, asked: &str, reply: &str) -> Option<Why> {
         let (code, rest) = reply.split_at_checked(3)?;
         if rest.starts_with('-') {
             return None;
         }
-        let command = asked.and_then(|line| Command::parse(line.as_bytes()).ok());
+        let command = Command::parse(asked.as_bytes()).ok();
         let verb = command.map(|command| format!("{command:?}"));
         let verb = verb.as_deref().and_then(|text| text.split([' ', '(', '{']).next());
         let arm = verb.and_then(|verb| arm_of(state, verb, code));
@@ -64,6 +67,9 @@ impl Why {
             Some("Auth") => "11-auth.md",
             Some("Bdat") => "09-extensions.md",
             Some(_) => "05-state-machine.md",
+            // What a 250 promises.
+            None if is_message(asked) => "07-maildir.md",
+            None if state == "Auth" || asked.starts_with("AUTH ") => "11-auth.md",
             None => "03-replies.md",
         };
         let (arm, reply) = (arm.map(|arm| arm.sentence.as_str()), known);

@@ -326,7 +326,7 @@ impl Session {
     /// the order syntax, sequence, policy.
     fn command(&mut self, state: State, command: Command) -> (State, Step) {
         match (state, command) {
-            // EHLO and HELO also end an open transaction, as RSET does (RFC 5321 section 4.1.4).
+            // EHLO comes first; later it ends a transaction, as RSET does (RFC 5321 section 4.1.4).
             (_, Command::Ehlo(name)) => go(State::Ready, self.hello(name, true)),
             (_, Command::Helo(name)) => go(State::Ready, self.hello(name, false)),
 
@@ -338,7 +338,7 @@ impl Session {
             (State::Ready, Command::Mail(_)) if self.must_log_in() => {
                 go(State::Ready, reply::log_in_first())
             }
-            // MAIL opens a transaction; there is one at a time (section 4.1.4).
+            // MAIL opens a transaction, behind EHLO and one at a time (section 4.1.4).
             (State::Ready, Command::Mail(mail)) => self.open_transaction(mail),
             (State::Connected, Command::Mail(_)) => {
                 go(State::Connected, reply::bad_sequence("say EHLO first"))
