@@ -68,6 +68,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    for (number, why) in rules.doubtful() {
+        eprintln!("meddle: rule {number} {why}");
+    }
     match listen(&flags, rules) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -83,7 +86,7 @@ fn listen(flags: &Flags, rules: Rules) -> Result<(), String> {
     let listener =
         listener.map_err(|error| format!("cannot listen at {}: {error}", flags.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    println!("listening smtp {address}");
+    println!("listening smtp {address}\nbefore {}", flags.to);
     let rules = Arc::new(rules);
     for (number, client) in (1..).zip(listener.incoming()) {
         let Ok(client) = client else { continue };

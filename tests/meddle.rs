@@ -261,6 +261,23 @@ fn a_rule_that_cannot_be_read_names_the_place_and_shows_the_forms() {
 }
 
 #[test]
+fn a_rule_that_would_never_fit_is_asked_about() {
+    let doubted = ["rcpt bob@*", "to", "tobob@*", "MAIL ann*", "DTAA", "rcpt to bob"];
+    let plain =
+        ["RCPT", "rcpt to:<b*>", "RCPT *bob*", "MAIL FROM:*", "*", "E*", "to bob", "NOOP x"];
+    for moment in doubted.iter().chain(&plain) {
+        let mut program = Command::new(examples().join("meddle"));
+        // Nobody can listen there, so it ends at once.
+        program.args(["--listen", "192.0.2.1:1", "--rule", &format!("{moment} -> close")]);
+        let output = run_with_input(&mut program, "");
+        assert_eq!(output.status.code(), Some(1), "{moment}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let is_doubted = said.contains("rule 1 waits for a line like") && said.contains("did you");
+        assert_eq!(is_doubted, doubted.contains(moment), "{moment}: {said}");
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_told_to_the_client() {
     let mut server = TestServer::start(&[]);
     let meddle = Meddle::before(&server, &[]);

@@ -28,6 +28,12 @@ ACT     450 4.2.0 busy      this reply, in the server's place
         append LINE         one more line after the server's reply, in one write
         pass                let it pass, whatever the rules after this say";
 
+/// What a client usually says.
+const VERBS: [&str; 13] = [
+    "EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "AUTH",
+    "STARTTLS",
+];
+
 /// When something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment<'a> {
@@ -105,6 +111,13 @@ impl Rules {
         Ok(Rules { rules })
     }
 
+    /// The numbers of rules that will hardly ever fit, and why: a moment is as good as
+    /// any text, and a misspelled one waits for ever.
+    pub fn doubtful(&self) -> impl Iterator<Item = (usize, String)> {
+        let numbered = (1..).zip(&self.rules);
+        numbered.filter_map(|(number, rule)| Some((number, rule.when.doubt()?)))
+    }
+
     /// What happens now. Changes of the reply to EHLO add up; of all else the first rule
     /// that fits counts, and is used up once.
     pub fn at(&self, moment: Moment) -> Vec<Act> {
@@ -172,6 +185,22 @@ impl Rule {
                 true
             }
         }
+    }
+}
+
+impl When {
+    /// Why this may be no moment at all.
+    fn doubt(&self) -> Option<String> {
+        let When::Command(pattern) = self else { return None };
+        let (verb, rest) = pattern.split_once(' ').unwrap_or((pattern, ""));
+        let has_form = |form: &str| rest.starts_with('*') || is_like(&format!("{form}*"), rest);
+        let form = match verb.to_ascii_uppercase().as_str() {
+            "RCPT" if !(rest.is_empty() || has_form("TO:")) => "'RCPT TO:<b*>', or 'to b*'",
+            "MAIL" if !(rest.is_empty() || has_form("FROM:")) => "'MAIL FROM:<b*>'",
+            _ if VERBS.iter().any(|known| is_like(verb, known)) => return None,
+            _ => "a command of SMTP, 'connect', 'dot' or 'to ADDRESS'",
+        };
+        Some(format!("waits for a line like `{pattern}`; did you mean {form}?"))
     }
 }
 
