@@ -124,6 +124,8 @@ fn names_of_domains_and_hosts_on_the_command_line_are_what_addresses_have() {
     let Ok(Request::Serve(config)) = config::from_args(&[
         "--smarthost",
         "mail_relay:25",
+        "--hostname",
+        "post.b\u{fc}cher.example",
         "--domain",
         "B\u{dc}CHER.example",
         "--domain",
@@ -132,6 +134,7 @@ fn names_of_domains_and_hosts_on_the_command_line_are_what_addresses_have() {
         panic!("refused");
     };
     assert_eq!(config.smarthost, Some(("mail_relay".to_owned(), 25)));
+    assert_eq!(config.hostname, "post.xn--bcher-kva.example");
     assert_eq!(config.domains, ["xn--bcher-kva.example"; 2]);
     for domain in [&"x".repeat(64), &"\u{6f22}\u{5b57}".repeat(60), "a\u{ff20}b"] {
         assert!(config::from_args(&["--domain", domain]).is_err(), "{domain}");

@@ -361,6 +361,18 @@ fn a_success_through_an_alias_with_one_target_is_told_of_the_alias() {
 }
 
 #[test]
+fn the_wishes_of_an_alias_with_one_target_go_on_to_a_hop_that_can_fulfil_them() {
+    let zone = ["else.example A {1}"];
+    let aliases = "friend: eve@else.example\n";
+    let world = World::with_aliases(aliases, "", &zone, &[], vec![Box::new(with_dsn(usual))]);
+    send(&world, "", &["<friend@here.example> NOTIFY=SUCCESS ORCPT=rfc822;friend@here.example"]);
+    let eve = "RCPT TO:<eve@else.example> NOTIFY=SUCCESS ORCPT=rfc822;friend@here.example";
+    assert_eq!(world.hop().count(eve), 1, "{:?}", world.hop().commands());
+    // The last server tells of the success, and nobody else does.
+    assert!(!world.has_report());
+}
+
+#[test]
 fn a_letter_from_nobody_makes_no_report_whatever_it_asks_for() {
     let world =
         World::with_hop("--warn 0.05", at_first(Step::Mail, 3, Act::Say("451 no".to_owned())));

@@ -248,6 +248,8 @@ mod tests {
             (S::TempError, D::Pass, Policy::Reject, true, None),
             (S::Pass, D::TempError, Policy::None, false, Some(Distrust::DmarcLater)),
             (S::PermError, D::None, Policy::None, false, None),
+            (S::Neutral, D::None, Policy::None, false, None),
+            (S::None, D::None, Policy::None, false, None),
         ] {
             let all = verdicts(spf, dmarc, policy, record);
             assert_eq!(all.distrust(), expected, "{spf} {dmarc} {policy}");
