@@ -5,16 +5,18 @@
 //! works in a copy of the project under target/, so nothing here is changed. Exit code: 0 all
 //! is right, 1 something is wrong, 2 it could not be tried.
 //!
-//! Solutions that apply together are tried together, because the whole suite takes a minute. If
-//! they fail so, each is tried alone: two of them may only quarrel with each other.
+//! Solutions that apply together are tried together, because the whole suite takes a minute, and
+//! two copies are at work. If some fail together, each is tried alone: two of them may only
+//! quarrel with each other.
 //!
 //! Book: docs/README.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
+use std::sync::Mutex;
 use std::time::Instant;
-use std::{env, fs, io};
+use std::{env, fs, io, thread};
 
 use argh::FromArgs;
 
@@ -33,6 +35,14 @@ struct Flags {
     /// numbers of exercises, such as 5.2 (default: all)
     #[argh(positional, arg_name = "ID")]
     ids: Vec<String>,
+}
+
+/// What is to be done, with the numbers of exercises.
+enum Job {
+    /// See that their tests fail without the solutions.
+    Unsolved(Vec<String>),
+    /// See that with the solutions they pass, and all others too.
+    Solved(Vec<String>),
 }
 
 /// A copy of the project, where solutions are put in and taken out.
@@ -76,19 +86,22 @@ fn run(flags: &Flags) -> io::Result<bool> {
     if flags.apply_only || !applies {
         return Ok(applies);
     }
-    let solved_before = copy.passing(&ids)?;
-    for id in &solved_before {
-        println!("{id}: its test passes without the solution");
-    }
-    let mut is_right = solved_before.is_empty();
+    let mut jobs = VecDeque::from([Job::Unsolved(ids.clone())]);
     let mut waiting = ids;
     while !waiting.is_empty() {
         let (together, rest) = copy.apply_some(waiting)?;
-        let passes = copy.check(&together)?;
         copy.reset()?;
-        is_right &= passes || (together.len() > 1 && copy.check_alone(together)?);
+        jobs.push_back(Job::Solved(together));
         waiting = rest;
     }
+    let second = Copy::of(root, "second")?;
+    let jobs = Mutex::new(jobs);
+    let is_right = thread::scope(|scope| {
+        let other = scope.spawn(|| second.work(&jobs));
+        let is_right = copy.work(&jobs)?;
+        let other = other.join().map_err(|_| io::Error::other("the second worker panicked"))?;
+        other.map(|other| is_right && other)
+    })?;
     println!(
         "{} in {} s",
         if is_right { "all is right" } else { "failed" },
@@ -204,7 +217,8 @@ impl Copy {
     fn apply_some(&self, ids: Vec<String>) -> io::Result<(Vec<String>, Vec<String>)> {
         let (mut applied, mut rest) = (Vec::new(), Vec::new());
         for id in ids {
-            let applies = self.run("git", &["apply", &self.patch(&id)])?.status.success();
+            // One line around a change has to be as it was: others may be from another solution.
+            let applies = self.run("git", &["apply", "-C1", &self.patch(&id)])?.status.success();
             if applies { applied.push(id) } else { rest.push(id) }
         }
         Ok((applied, rest))
@@ -213,6 +227,28 @@ impl Copy {
     fn reset(&self) -> io::Result<()> {
         self.git(&["checkout", "--quiet", "."])?;
         self.git(&["clean", "-fdq"])
+    }
+
+    /// Does what is to be done, until there is nothing. Whether all was right.
+    fn work(&self, jobs: &Mutex<VecDeque<Job>>) -> io::Result<bool> {
+        let mut is_right = true;
+        loop {
+            let job = jobs.lock().ok().and_then(|mut jobs| jobs.pop_front());
+            match job {
+                None => return Ok(is_right),
+                Some(Job::Unsolved(ids)) => {
+                    let solved = self.passing(&ids)?;
+                    for id in &solved {
+                        println!("{id}: its test passes without the solution");
+                    }
+                    is_right &= solved.is_empty();
+                }
+                Some(Job::Solved(ids)) => {
+                    let passes = self.check(&ids)?;
+                    is_right &= passes || (ids.len() > 1 && self.check_alone(ids)?);
+                }
+            }
+        }
     }
 
     /// Those with a test that passes: none should before the solution is there.
@@ -231,17 +267,21 @@ impl Copy {
     fn check_alone(&self, ids: Vec<String>) -> io::Result<bool> {
         let mut is_right = true;
         for id in ids {
-            let (alone, _) = self.apply_some(vec![id])?;
-            is_right &= self.check(&alone)?;
-            self.reset()?;
+            is_right &= self.check(&[id])?;
         }
         Ok(is_right)
     }
 
-    /// Whether the tests of these exercises, whose solutions are applied, pass, and all others
-    /// too.
+    /// Whether with their solutions the tests of these exercises pass, and all others too.
     fn check(&self, ids: &[String]) -> io::Result<bool> {
-        println!("with {}:", ids.join(", "));
+        self.apply_some(ids.to_vec())?;
+        let is_right = self.check_applied(ids);
+        self.reset()?;
+        is_right
+    }
+
+    fn check_applied(&self, ids: &[String]) -> io::Result<bool> {
+        let mut told = format!("with {}:\n", ids.join(", "));
         let results = self.exercise_tests(ids)?;
         let mut is_right = true;
         for id in ids {
@@ -250,22 +290,23 @@ impl Copy {
                 all.iter().filter(|(_, passed)| !**passed).map(|(test, _)| test.clone()).collect();
             is_right &= !all.is_empty() && failed.is_empty();
             match failed.as_slice() {
-                [] if all.is_empty() => println!("  {id}: its tests did not run"),
-                [] => println!("  {id}: its tests pass"),
-                failed => println!("  {id}: fails: {}", failed.join(", ")),
+                [] if all.is_empty() => told += &format!("  {id}: its tests did not run\n"),
+                [] => told += &format!("  {id}: its tests pass\n"),
+                failed => told += &format!("  {id}: fails: {}\n", failed.join(", ")),
             }
         }
         let output = self.cargo(&["test", "--no-fail-fast"])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let failed: Vec<&str> = text.lines().filter_map(failed_test).collect();
         if output.status.success() {
-            println!("  all other tests pass");
+            told += "  all other tests pass";
         } else {
-            println!("  of the other tests fail: {}", failed.join(", "));
+            told += &format!("  of the other tests fail: {}", failed.join(", "));
             if failed.is_empty() {
-                println!("{}", String::from_utf8_lossy(&output.stderr));
+                told += &format!("\n{}", String::from_utf8_lossy(&output.stderr));
             }
         }
+        println!("{told}");
         Ok(is_right && output.status.success())
     }
 
