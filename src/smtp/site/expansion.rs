@@ -266,6 +266,8 @@ mod tests {
         let doubling = names.iter().enumerate();
         let aliases = doubling.map(|(number, name)| alias(1, name, &[next(number); 2])).collect();
         assert!(with_aliases(aliases).unwrap_err().why.contains("more than 1000"));
+        let list = |count: usize| with_aliases(vec![alias(1, "all", &vec!["ann"; count])]);
+        assert!(list(EXPANSION_LIMIT).is_ok() && list(EXPANSION_LIMIT + 1).is_err());
     }
 
     #[test]
