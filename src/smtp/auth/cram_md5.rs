@@ -64,7 +64,8 @@ mod tests {
     fn a_digest_is_hmac_md5() {
         assert_eq!(challenge("1896.697170952", "postoffice.reston.mci.net"), CHALLENGE);
         assert_eq!(response("tim", "tanstaaftanstaaf", CHALLENGE), format!("tim {DIGEST}"));
-        // A key longer than a block of 64 octets is hashed first.
+        // A key longer than a block of 64 octets is hashed first, and one of 64 is not.
+        assert_eq!(digest(&"*".repeat(64), "x"), "34984f890e534328d13e0c0772ec7741");
         assert_eq!(digest(&"*".repeat(80), "x"), "525e63865bf65f63ad755806591e6a23");
         let jefe = digest("Jefe", "what do ya want for nothing?");
         assert_eq!(jefe, "750c783e6ab0b503eaa86e310a5db738");
