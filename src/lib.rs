@@ -54,7 +54,8 @@
 //!    │         draft.rs      a message while it is received
 //!    │         maildir.rs    one mailbox · disk.rs  what survives a power cut
 //!    │         disk/         for tests: power.rs  watches and cuts it · states.rs  what is
-//!    │         left then · power_cut.rs  what has to be · power_cut/ scenarios.rs  when
+//!    │         left then
+//!    │         power_cut.rs  for tests: what has to be there · power_cut/ scenarios.rs  when
 //!    │         folder.rs     mailbox → folder
 //!    │         queue.rs      what has to go somewhere · envelope.rs  who it is for
 //!    │         header.rs     the one reader of header sections · trace.rs  our own fields

@@ -53,7 +53,7 @@ pub fn serve(place: &Place, role: Role, shared: &Shared) {
     let tcp = Arc::clone(&client.tcp);
     // Without this the system holds a small reply back, hoping for more to send.
     let _ = tcp.set_nodelay(true);
-    let trace = Trace::of_session(client.number, shared.trace, shared.listener.get());
+    let trace = Trace::of_session(client.number, shared.trace, shared.teller.get());
     let stream = Stream::Plain(Socket::new(tcp, shared.timeout));
     let wire = Wire::new(stream, shared.timeout, trace.clone());
     let session = Session::new(shared.site(), role, client.our_address(), nonce);

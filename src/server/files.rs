@@ -1,12 +1,14 @@
 //! What people write into files: who has a mailbox, who may log in, other names, the
-//! certificate, whose tokens are believed, and who we are at the smarthost.
+//! certificate, whose tokens are believed, the key that letters are signed with, and who we
+//! are at the smarthost.
 //!
 //! In: the names of the files, and what flags say. Out: [`Files`], or one line that says
 //! which file is wrong, where, and what was expected. Everything is read before anything
 //! is used, so that a wrong file changes nothing.
 //!
 //! Left to others: the form of each file (`store/users.rs`, `store/aliases.rs`,
-//! `certificate.rs`, `issuer.rs`, `smarthost.rs`), and when they are read again (`main.rs`, at SIGHUP).
+//! `certificate.rs`, `issuer.rs`, `smarthost.rs`), and when they are read again (`main.rs`,
+//! at SIGHUP).
 //!
 //! Book: docs/10-tls.md.
 
@@ -42,8 +44,8 @@ pub struct Files {
     pub process_secret: [u8; 32],
 }
 
-/// Reads users, aliases, certificate and key, the keys of tokens, and what belongs to the
-/// smarthost.
+/// Reads users, aliases, certificate and key, the keys of tokens, what belongs to the
+/// smarthost, and the key of DKIM.
 pub fn read(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> {
     let acceptor = match (&config.cert, &config.key) {
         (Some(cert), Some(key)) => Some(certificate::read(cert, key)?),

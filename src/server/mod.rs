@@ -24,7 +24,7 @@
 //! ```
 //!
 //! Read in this order: [`listener`], [`clients`], [`balancer`], [`connection`],
-//! [`receive`]; then [`shared`], [`files`], [`certificate`], [`issuer`], [`smarthost`],
+//! [`receive`], `trusting`; then [`shared`], [`files`], [`certificate`], [`issuer`], [`smarthost`],
 //! [`failures`], [`allowance`] and [`relaying`].
 //!
 //! Book: docs/08-threads.md.
@@ -142,7 +142,7 @@ impl Server {
     /// second call gives none. Nothing waits for its reader.
     pub fn events(&self) -> Option<Events> {
         let (teller, events) = events::stream();
-        self.handle.shared.listener.set(teller).ok().map(|()| events)
+        self.handle.shared.teller.set(teller).ok().map(|()| events)
     }
 
     /// What ends this server from another thread.
@@ -219,7 +219,8 @@ fn open_ports(config: &Config) -> Result<Vec<Listener>, BindError> {
 
 impl Handle {
     /// Reads users, aliases, certificate, key and the keys of tokens again, for sessions
-    /// that begin from now on, and what belongs to the smarthost, for attempts that do.
+    /// that begin from now on; the key of DKIM, for letters that do; and what belongs to
+    /// the smarthost, for attempts that do.
     /// If one of the files is wrong, everything stays as it was, and the error says what
     /// is wrong.
     pub fn reload(&self) -> Result<(), String> {

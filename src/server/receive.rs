@@ -196,8 +196,9 @@ impl<'a> Incoming<'a> {
         let Incoming { name, when, unstuffer, draft, trust, client, _sending } = self;
         let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
         let mut verdict = String::new();
+        let draft = draft.inspect(|draft| drop_who_had_it(draft, &mut envelope));
         let outcome = match draft {
-            Ok(draft) if is_loop(&draft, &mut envelope) => Outcome::Loop,
+            Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,
             Ok(mut draft) => trust
                 .end(&mut draft, &from, session, client, shared)
                 .and_then(|(what, distrust)| {
@@ -265,19 +266,23 @@ fn draft(
 }
 
 /// Takes out whoever an alias leads to that has sent this message on before: they have had
-/// it. Says whether that leaves nobody, or the message has passed too many servers: then
-/// it goes round in a loop. The fields `Received` bound how deep a loop gets, the fields
-/// `Delivered-To` how wide.
-fn is_loop(draft: &Draft, envelope: &mut Envelope) -> bool {
-    let facts = draft.facts();
+/// it.
+fn drop_who_had_it(draft: &Draft, envelope: &mut Envelope) {
+    let delivered_to = &draft.facts().delivered_to;
     let has_passed = |alias: &Mailbox| {
         let alias = ascii_address(&alias.to_string());
-        facts.delivered_to.iter().any(|address| address.eq_ignore_ascii_case(&alias))
+        delivered_to.iter().any(|address| address.eq_ignore_ascii_case(&alias))
     };
-    if !facts.delivered_to.is_empty() {
+    if !delivered_to.is_empty() {
         envelope.recipients.retain(|to| !to.alias.as_ref().is_some_and(has_passed));
     }
-    facts.received > RECEIVED_LIMIT || envelope.recipients.is_empty()
+}
+
+/// Whether nobody is left who has not had it, or the message has passed too many servers:
+/// then it goes round in a loop. The fields `Received` bound how deep a loop gets, the
+/// fields `Delivered-To` how wide.
+fn is_loop(draft: &Draft, envelope: &Envelope) -> bool {
+    draft.facts().received > RECEIVED_LIMIT || envelope.recipients.is_empty()
 }
 
 /// When this returns, the message survives a power cut, or the client is asked to send it

@@ -46,7 +46,7 @@ pub struct Shared {
     /// Print every dialogue to standard error.
     pub trace: bool,
     /// Who else hears of every dialogue, if anybody does.
-    pub listener: OnceLock<Teller>,
+    pub teller: OnceLock<Teller>,
     files: Mutex<Files>,
     is_stopping: AtomicBool,
 }
@@ -73,7 +73,7 @@ impl Shared {
             sender_checks: config.sender_checks,
             resolver: resolver(config),
             trace: config.trace,
-            listener: OnceLock::new(),
+            teller: OnceLock::new(),
             files: Mutex::new(files),
             is_stopping: AtomicBool::new(false),
         }

@@ -3,7 +3,7 @@
 //! Nothing in this folder opens a socket or a file, reads a clock or starts a
 //! thread, so every rule of SMTP can be read, and tested, without a network.
 //! Read in this order: [`reply`], [`address`], [`command`], [`site`],
-//! [`session`]; [`text`] and [`dsn`] when you meet them; [`auth`] for AUTH.
+//! [`session`]; [`text`], [`dsn`] and [`answer`] when you meet them; [`auth`] for AUTH.
 
 pub mod address;
 pub mod answer;

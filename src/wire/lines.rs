@@ -4,9 +4,10 @@
 //! them, and the reasons why others did not count.
 //!
 //! Replies are owed to the client first and sent later, several in one write
-//! (PIPELINING, RFC 2920). Here it is decided when, and nowhere else: before we wait
-//! for input, before anything else that can take long (a pause, a handshake, a
-//! message on its way to the disk), when more than 4 KiB are owed, and at the close.
+//! (PIPELINING, RFC 2920). It is decided here when: before we wait for input, before
+//! anything else that can take long (a pause, a handshake, a message on its way to the
+//! disk), when more than 4 KiB are owed, and at the close. Only for a reply after which
+//! the client waits anyway the session decides (`Step::is_urgent`).
 //!
 //! Left to others: what a line means (`smtp/`), and the inside of a message
 //! (`body.rs`; this file only hands out what has arrived of it).
@@ -225,8 +226,8 @@ impl Wire {
         self.input.take(count);
     }
 
-    /// The same as [`Wire::arrived`] for a chunk of which `left` octets are still to come: no more than these
-    /// are handed out. What follows them is a command.
+    /// The same as [`Wire::arrived`] for a chunk of which `left` octets are still to come:
+    /// no more than these are handed out. What follows them is a command.
     pub fn arrived_of(&mut self, left: u64) -> Result<&mut [u8], Lost> {
         let arrived = self.arrived()?;
         let count = arrived.len().min(usize::try_from(left).unwrap_or(usize::MAX));

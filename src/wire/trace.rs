@@ -2,9 +2,10 @@
 //! server.
 //!
 //! In: lines and replies as they are read or written. Out: an [`Event`] for whoever
-//! listens, and with `--trace` one line each on standard error, `C:` what the client said and `S:` what the server said. In front is the
-//! client's number, or the id of the letter that we carry on. Everything is made
-//! printable first. The inside of a message never comes here.
+//! listens, and with `--trace` one line each on standard error, `C:` what the client said
+//! and `S:` what the server said. In front is the client's number, or the id of the letter
+//! that we carry on. Everything is made printable first. The inside of a message never
+//! comes here.
 //!
 //! Book: docs/03-replies.md.
 
@@ -19,7 +20,7 @@ use crate::wire::events::{Event, Teller, What};
 pub struct Trace {
     printer: Option<Printer>,
     /// Who else wants to hear of it, and the number of the session there.
-    listener: Option<(u64, Teller)>,
+    teller: Option<(u64, Teller)>,
 }
 
 /// Prints lines.
@@ -32,15 +33,15 @@ struct Printer {
 impl Trace {
     /// Printed only, with this in front of each line.
     pub fn new(label: impl Display) -> Trace {
-        Trace { printer: Some(Printer::new(label)), listener: None }
+        Trace { printer: Some(Printer::new(label)), teller: None }
     }
 
     /// Of the session with this number; `None` if nobody wants to hear of it, so that
     /// nobody pays for it.
-    pub fn of_session(number: u64, is_printed: bool, listener: Option<&Teller>) -> Option<Trace> {
+    pub fn of_session(number: u64, is_printed: bool, teller: Option<&Teller>) -> Option<Trace> {
         let printer = is_printed.then(|| Printer::new(number));
-        let listener = listener.map(|teller| (number, teller.clone()));
-        (printer.is_some() || listener.is_some()).then_some(Trace { printer, listener })
+        let teller = teller.map(|teller| (number, teller.clone()));
+        (printer.is_some() || teller.is_some()).then_some(Trace { printer, teller })
     }
 
     /// What may be shown of a line of the client: printable, and without secrets.
@@ -65,7 +66,7 @@ impl Trace {
                 What::Connected { .. } | What::State(_) | What::Tls(_) | What::Closed(_) => {}
             }
         }
-        if let Some((session, teller)) = &self.listener {
+        if let Some((session, teller)) = &self.teller {
             teller.tell(Event { session: *session, what });
         }
     }

@@ -1,8 +1,8 @@
 //! CRAM-MD5 (RFC 2195): a hash of a challenge and the password.
 //!
 //! In: what the other side sent, base64 undone. Out: the challenge, the response, or
-//! who it is. Whether a digest is right is asked in `users.rs`, where the passwords
-//! are.
+//! who it is. Whether a digest is right is asked here, with the password that
+//! `users.rs` has, or makes up.
 //!
 //! Book: docs/11-auth.md.
 

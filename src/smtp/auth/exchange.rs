@@ -22,7 +22,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::smtp::auth::cram_md5;
 use crate::smtp::auth::jwt::Refusal;
-use crate::smtp::auth::mechanism::{BadChallenge, Failure, Mechanism, decoded, octets, text};
+use crate::smtp::auth::mechanism::{
+    BadChallenge, Failure, Mechanism, octets, text, without_controls,
+};
 use crate::smtp::auth::plain;
 use crate::smtp::auth::scram::{AwaitsProof, ClientBegan};
 use crate::smtp::auth::token::{Checked, Form};
@@ -71,11 +73,11 @@ pub enum Progress {
     /// 334 with this text, base64 already. It may be empty: the reply is then
     /// `334 ` with its blank (RFC 4954 section 4).
     Challenge(ServerExchange, String),
-    /// 235: the client is this user, in the spelling of the users file.
-    Done(String),
     /// The same, and it says that the client is not who it wants to be. That is certain
     /// now, and not only when the client has answered: it may leave without.
     Refused(ServerExchange, String, Refusal),
+    /// 235: the client is this user, in the spelling of the users file.
+    Done(String),
     /// The exchange is over, and nobody has logged in.
     Failed(Failure),
 }
@@ -127,10 +129,10 @@ impl ServerExchange {
 
     fn base64(self, message: &[u8], users: &Users, now: i64) -> Progress {
         let message = match self {
-            // Control A stands between their parts.
+            // Control A stands between their parts, so controls are let through.
             ServerExchange::Token(_) => octets(message),
             ServerExchange::TokenRefused => Err(Failure::RefusedBefore),
-            _ => decoded(message),
+            _ => without_controls(message),
         };
         match message {
             Ok(message) => self.response(&message, users, now),

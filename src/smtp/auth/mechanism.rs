@@ -112,9 +112,9 @@ pub fn octets(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
 }
 
 /// The same, and in it no controls, which SASLprep forbids (RFC 4013 section 2.3),
-/// except the NUL that PLAIN has between its parts. So a command is no answer: `QUIT` is
-/// base64 too, of `AB` and a control.
-pub fn decoded(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
+/// except the NUL that PLAIN has between its parts. So most commands are no answer: `QUIT`
+/// is base64 too, of `AB` and a control.
+pub fn without_controls(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
     let octets = octets(text)?;
     // Octets outside UTF-8 are a password in another character set, which is a wrong
     // one and no broken exchange. The controls of Unicode beyond ASCII are in UTF-8.
@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn what_is_no_base64_or_holds_a_control_is_malformed() {
         for text in ["QUIT", "RSET", "DATA", "EHLO", "VGlt ", "AAA", "AB==", "=", "*", "wpg="] {
-            assert_eq!(decoded(text), Err(Failure::Malformed), "{text}");
+            assert_eq!(without_controls(text), Err(Failure::Malformed), "{text}");
         }
-        assert_eq!(decoded("AHgA"), Ok(b"\0x\0".to_vec()));
+        assert_eq!(without_controls("AHgA"), Ok(b"\0x\0".to_vec()));
         // `grün` in Latin-1.
-        assert_eq!(decoded("Z3L8bg=="), Ok(b"gr\xfcn".to_vec()));
+        assert_eq!(without_controls("Z3L8bg=="), Ok(b"gr\xfcn".to_vec()));
         assert_eq!(text(b"gr\xfcn"), Err(Failure::Malformed));
     }
 }

@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::smtp::auth::mechanism::{BadChallenge, Failure, decoded, text};
+use crate::smtp::auth::mechanism::{BadChallenge, Failure, text, without_controls};
 use crate::smtp::auth::secret::{Key, Keys, hmac_sha256, sha256};
 use crate::smtp::auth::users::Users;
 
@@ -155,7 +155,7 @@ impl<'a> ClientFinal<'a> {
     fn parse(message: &'a str) -> Option<ClientFinal<'a>> {
         let (without_proof, proof) = message.rsplit_once(",p=")?;
         let mut attributes = without_proof.split(',');
-        let gs2_header = decoded(attributes.next()?.strip_prefix("c=")?).ok()?;
+        let gs2_header = without_controls(attributes.next()?.strip_prefix("c=")?).ok()?;
         let gs2_header = String::from_utf8(gs2_header).ok()?;
         let nonce = attributes.next()?.strip_prefix("r=")?;
         let proof = BASE64.decode(proof).ok()?.try_into().ok()?;

@@ -1,7 +1,8 @@
 //! Who has which secret.
 //!
-//! In: the entries of the users file, and a secret of this process. Out: yes or
-//! no, and nothing else. A name that nobody has is asked with the same work and
+//! In: the entries of the users file, and a secret of this process. Out: whether a
+//! password is right; and for mechanisms that ask more, a record or a password, with
+//! whether it is a real one. A name that nobody has is asked with the same work and
 //! the same kind of answers as a name that somebody has, so that nobody learns
 //! from the time or the text which names exist.
 //!

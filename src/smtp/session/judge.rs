@@ -12,8 +12,9 @@ use crate::smtp::session::shown::is_path_command;
 use crate::smtp::session::{Farewell, Next, Note, Session, State, Step};
 
 impl Session {
-    /// Notes a refused MAIL or RCPT for the log, and lets it cost what it costs.
-    pub(super) fn judge_path(&mut self, line: &[u8], mut step: Step) -> Step {
+    /// Lets the reply to a command cost what it costs. A refused MAIL or RCPT is noted for
+    /// the log, too.
+    pub(super) fn judge(&mut self, line: &[u8], mut step: Step) -> Step {
         if let Some(reply) = &step.reply
             && matches!(reply.kind(), Kind::Later | Kind::Never)
             && is_path_command(line)

@@ -20,7 +20,7 @@ impl Session {
     /// The mechanisms that would be accepted now, the best first.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         match self.site.users() {
-            Some(users) if self.user.is_none() && self.may_say_passwords() => {
+            Some(users) if self.user.is_none() && self.may_log_in() => {
                 let works = |one: &Mechanism| one.works_for(users) && self.may_say(*one);
                 Mechanism::ALL.into_iter().filter(works).collect()
             }
@@ -33,7 +33,9 @@ impl Session {
         self.role != Role::Smtp && self.user.is_none()
     }
 
-    fn may_say_passwords(&self) -> bool {
+    /// Whether a login may begin now: what is said of it is encrypted, or this is a
+    /// classroom.
+    fn may_log_in(&self) -> bool {
         self.is_tls || self.site.allow_plain_auth
     }
 
@@ -46,7 +48,7 @@ impl Session {
     /// Whether AUTH is a command of this server: there are users, and it takes their
     /// passwords now or after STARTTLS.
     pub(super) fn knows_auth(&self) -> bool {
-        self.site.users().is_some() && (self.may_say_passwords() || self.site.has_tls)
+        self.site.users().is_some() && (self.may_log_in() || self.site.has_tls)
     }
 
     /// The mechanism of this name, if it works for the users of this server.
@@ -57,17 +59,15 @@ impl Session {
 
     /// Answers AUTH, where it is in its place: policy first, then resources.
     pub(super) fn authenticate(&mut self, mechanism: &str, initial: Option<&str>) -> (State, Step) {
-        if !self.may_say_passwords() {
+        // The one `match` lets no other mechanism come here.
+        let (Some(mechanism), Some(users)) = (self.known(mechanism), self.site.users()) else {
+            return go(State::Ready, reply::unknown_mechanism());
+        };
+        if !self.may_log_in() || !self.may_say(mechanism) {
             return go(State::Ready, reply::encrypt_first());
         }
         if self.outside.is_blocked {
             return go(State::Ready, reply::no_auth_now());
-        }
-        let (Some(mechanism), Some(users)) = (self.known(mechanism), self.site.users()) else {
-            return go(State::Ready, reply::unknown_mechanism());
-        };
-        if !self.may_say(mechanism) {
-            return go(State::Ready, reply::encrypt_first());
         }
         let (nonce, hostname, now) = ((self.nonce)(), &self.site.hostname, self.outside.now);
         self.proceed(exchange::begin(mechanism, initial, &nonce, hostname, users, now))

@@ -198,7 +198,7 @@ impl Session {
             Err(reply) => go(state, reply),
         };
         self.state = state;
-        let step = self.judge_path(line, Step { is_urgent, ..step });
+        let step = self.judge(line, Step { is_urgent, ..step });
         if is_errand && let Some(enough) = self.patience.errand() {
             return self.end(enough, step);
         }
@@ -323,7 +323,7 @@ impl Session {
     /// for the command, so that a new command does not compile before each state
     /// has an answer. `Auth` and `Closed` do not get here: there a line is no command.
     /// Of several arms for one command in one state the first that fits answers, in
-    /// the order syntax, sequence, policy.
+    /// the order syntax, sequence, policy; AUTH asks first whether it is offered.
     fn command(&mut self, state: State, command: Command) -> (State, Step) {
         match (state, command) {
             // EHLO comes first; later it ends a transaction, as RSET does (RFC 5321 section 4.1.4).

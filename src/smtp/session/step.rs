@@ -131,14 +131,14 @@ pub enum BadLine {
     BareNewline,
     /// It holds a NUL.
     Nul,
-    /// It is one of these two and began with BDAT: how much of a message follows is not
+    /// It is too long or holds a NUL, and began with BDAT: how much of a message follows is not
     /// known.
     Bdat,
     /// It is the start of a TLS handshake.
     Tls,
 }
 
-/// What became of a message after DATA.
+/// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// On disk, for every recipient, under this id.
@@ -147,7 +147,7 @@ pub enum Outcome {
     TooBig,
     /// A bare CR or LF inside it; the end of the message is not known.
     BareNewline,
-    /// Too many `Received` fields.
+    /// Too many `Received` fields, or it has passed all its aliases already.
     Loop,
     /// The disk is full.
     NoRoom,
