@@ -262,12 +262,22 @@ mod tests {
         }
         let raw = OriginalRecipient::parse("utf-8;\u{fc}@b.example").unwrap();
         assert_eq!(raw.to_string(), "utf-8;\\x{FC}@b.example");
-        for text in ["", "rfc822", "rfc822;", ";bob", "rfc 822;bob", "rfc822;a+b", "rfc822;a=b"] {
+        // A blank that is no ASCII, and a control.
+        let odd = ["utf-8;a\u{a0}b", "utf-8;a\u{85}b"];
+        let wrong = ["", "rfc822", "rfc822;", ";bob", "rfc 822;bob", "rfc822;a+b", "rfc822;a=b"];
+        for text in wrong.into_iter().chain(odd) {
             assert_eq!(OriginalRecipient::parse(text), None, "{text}");
         }
         let long = |octets: usize| format!("rfc822;{}", "b".repeat(octets - 7));
         assert!(OriginalRecipient::parse(&long(500)).is_some());
         assert!(OriginalRecipient::parse(&long(501)).is_none());
+    }
+
+    #[test]
+    fn where_a_success_is_told_once_the_other_wishes_stay() {
+        let notify = Notify::parse("SUCCESS,DELAY");
+        let dsn = RcptDsn { notify, orcpt: OriginalRecipient::parse("rfc822;b@host.example") };
+        assert_eq!(dsn.without_success().to_string(), " NOTIFY=DELAY ORCPT=rfc822;b@host.example");
     }
 
     #[test]

@@ -209,6 +209,9 @@ mod tests {
         v6.extend(b"\x02\0\x0bmx.example.");
         let wanted = client("[2001:db8::1]:40000", "[2001:db8::2]:25");
         assert_eq!(read(&binary(&[0x21, 0x21], &v6)), wanted);
+        // Nobody looks whether such a value is whole.
+        v6.truncate(38);
+        assert_eq!(read(&binary(&[0x21, 0x21], &v6)), wanted);
     }
 
     #[test]
@@ -233,6 +236,8 @@ mod tests {
     #[test]
     fn what_does_not_exactly_fit_is_no_header() {
         let endless = format!("PROXY UNKNOWN {}\r\n", "f".repeat(TEXT_LONGEST));
+        // The longest of section 2.1 has 107 octets.
+        let too_long = format!("PROXY UNKNOWN {}\r\n", "f".repeat(108 - 16));
         for header in [
             b"EHLO c.example\r\n".to_vec(),
             b"PROXY\r\n".to_vec(),
@@ -245,6 +250,7 @@ mod tests {
             b"PROXY TCP5 192.0.2.1 192.0.2.2 40000 25\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.1\r\nEHLO c.example\r\n".to_vec(),
             endless.into_bytes(),
+            too_long.into_bytes(),
             // A version and a command that do not exist, too short, and of unknown family.
             binary(&[0x11, 0x11], &V4[16..]),
             binary(&[0x22, 0x11], &V4[16..]),

@@ -283,6 +283,8 @@ mod tests {
             "n,,\x01auth=Bearer x\x01AUTH=Bearer y\x01\x01",
             "n,,\x01host\x01auth=Bearer x\x01\x01",
             "n,,\x01=x\x01auth=Bearer x\x01\x01",
+            // The name of a key has letters only.
+            "n,,\x01h2=x\x01auth=Bearer x\x01\x01",
             "n,,\x01host=\0\x01auth=Bearer x\x01\x01",
             "n,,\x01\x01auth=Bearer x\x01\x01",
             "user=ann\x01auth=Bearer x\x01\x01",
