@@ -210,6 +210,16 @@ mod tests {
     fn nothing_is_sent_to_a_server_that_has_said_too_much() {
         let mut replies = said(b"220 a\r\n250 b\r\n");
         replies.reply(LIMIT, 500).unwrap();
+        assert!(replies.has_input());
         assert!(matches!(replies.send(b"EHLO c.example\r\n", LIMIT), Err(NoReply::Early)));
+    }
+
+    #[test]
+    fn each_send_has_its_own_time_whatever_was_waited_for_before() {
+        let mut replies = said(b"220 a\r\n");
+        replies.reply(Duration::from_millis(500), 500).unwrap();
+        assert!(!replies.has_input());
+        std::thread::sleep(Duration::from_millis(600));
+        replies.send(b"EHLO c.example\r\n", LIMIT).unwrap();
     }
 }
