@@ -46,7 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 const FORM: &str = "The server, with a page beside it that shows each session as it happens.\n\n\
     usage: watch [--http ADDR:PORT] [flags of ehlo]\n\n\
-    --http ADDR:PORT  the page, on loopback only (default 127.0.0.1:8025)\n";
+    --http ADDR:PORT  the page, on loopback only (default 127.0.0.1:8025)\n\n\
+    Exit code: 0 after Ctrl-C or SIGTERM, 2 if it cannot start.\n";
 
 fn main() -> ExitCode {
     env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
