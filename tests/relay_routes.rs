@@ -197,15 +197,22 @@ fn a_domain_without_a_way_fails_at_once_and_one_in_trouble_waits() {
         "loop.example MX 10 here.example",
         "here.example A 127.0.0.1",
         "trouble.example MX 10 hop.example",
+        // DNS says nothing of hosts as near as we are, which come before us by lot.
+        "level.example MX 10 mute1.example",
+        "level.example MX 10 mute2.example",
+        "level.example MX 10 mute3.example",
+        "level.example MX 10 here.example",
     ];
-    let trick = ("trouble.example", Trick::Udp(tricks::failure));
+    let tricks = ["trouble.example", "mute1.example", "mute2.example", "mute3.example"]
+        .map(|name| (name, Trick::Udp(tricks::failure)));
     for (to, status) in [
         ("eve@nowhere.example", Some("5.1.2")),
         ("eve@null.example", Some("5.1.10")),
         ("eve@loop.example", Some("5.4.6")),
+        ("eve@level.example", Some("5.4.6")),
         ("eve@trouble.example", None),
     ] {
-        let world = World::with_tricks("--retry 3600", &zone, &[trick], Vec::new());
+        let world = World::with_tricks("--retry 3600", &zone, &tricks, Vec::new());
         let id = world.send(&[to]);
         match status {
             Some(status) => {

@@ -74,7 +74,8 @@ enum Host {
 }
 
 impl Route<'_> {
-    /// The hosts to try for `domain`, in this order.
+    /// The hosts to try for `domain`, in this order; or what is said of its recipients, if
+    /// there are none.
     pub fn next_hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
         match domain {
             Domain::Literal(address) => self.literal(domain.to_string(), address.to_canonical()),
@@ -117,32 +118,31 @@ impl Route<'_> {
 
     /// Those of the exchanges that can be tried and come before ourselves.
     fn hops(&self, domain: &str, exchanges: &[Mx]) -> Result<Vec<Hop>, Answer> {
-        let (mut found, mut barred) = (Vec::new(), Vec::new());
-        let (mut trouble, mut own) = (None, None);
+        let (mut found, mut barred, mut own) = (Vec::new(), Vec::new(), None);
         let few = exchanges.iter().take(HOSTS_LIMIT);
         for (left, Mx { preference, host }) in (1..=few.len() as u32).rev().zip(few) {
             // Names that DNS is silent about leave time for those after them.
             let share = self.deadline.saturating_duration_since(Instant::now()) / left;
             let route = Route { deadline: Instant::now() + share, ..*self };
             match route.host(domain, host) {
-                Host::At(addresses, error) => {
-                    trouble = error.filter(|_| addresses.is_empty()).or(trouble);
-                    found.push((preference, Hop { name: host.clone(), addresses }));
+                Host::At(addresses, trouble) => {
+                    found.push((preference, Hop { name: host.clone(), addresses }, trouble));
                 }
                 // Those at our own level, or after us, would send it to us: only
                 // hosts that are nearer to the goal are left (RFC 5321 section 5.1).
                 // The list is sorted, so all that follow are not.
                 Host::Ours => {
-                    found.retain(|(nearer, _)| *nearer < preference);
+                    found.retain(|(nearer, ..)| *nearer < preference);
                     own = Some(host);
                     break;
                 }
                 Host::Barred(why) => barred.push(why),
             }
         }
-        if found.iter().any(|(_, hop)| !hop.addresses.is_empty()) {
-            return Ok(found.into_iter().map(|(_, hop)| hop).collect());
+        if found.iter().any(|(_, hop, _)| !hop.addresses.is_empty()) {
+            return Ok(found.into_iter().map(|(_, hop, _)| hop).collect());
         }
+        let trouble = found.into_iter().rev().find_map(|(.., trouble)| trouble);
         Err(match (trouble, own) {
             (Some(trouble), _) => failed(domain, &trouble),
             (None, Some(own)) => to_ourselves(domain, own),
