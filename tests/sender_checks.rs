@@ -8,7 +8,7 @@
 mod common;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use ehlo::trust::dkim::verify::Verifier;
 use ehlo::trust::explain::Steps;
 use ehlo::trust::lookups::Lookups;
 use jiff::Timestamp;
-use simple_dns::rdata::{RData, TXT};
+use simple_dns::rdata::{A, RData, TXT};
 use simple_dns::{CLASS, CharacterString, ResourceRecord};
 
 use common::dns::{DnsServer, Trick, name, tricks};
@@ -46,6 +46,8 @@ fn dns() -> DnsServer {
         ("why.long.example", &long),
         ("odd.example", "v=spf1 -all exp=why.odd.example"),
         ("why.odd.example", "a bell: \u{7}"),
+        ("plus.example", "v=spf1 exists:%{l1r+}._u.%{d} -all"),
+        ("xn--bcher-kva.example", "v=spf1 ip4:127.0.0.1 -all"),
         ("bank.example", "v=spf1 -all"),
         ("_dmarc.bank.example", "v=DMARC1; p=reject"),
         ("quiet.example", "v=spf1 -all"),
@@ -65,7 +67,10 @@ fn dns() -> DnsServer {
         ("later.example TXT".to_owned(), Trick::Udp(tricks::failure)),
         ("_dmarc.slow.example TXT".to_owned(), Trick::Udp(tricks::failure)),
     ];
-    DnsServer::with_records(records.iter().map(record).collect(), failing.to_vec())
+    let address = RData::A(A { address: u32::from(Ipv4Addr::LOCALHOST) });
+    let plus = ResourceRecord::new(name("ann._u.plus.example"), CLASS::IN, 60, address);
+    let records = records.iter().map(record).chain([plus]).collect();
+    DnsServer::with_records(records, failing.to_vec())
 }
 
 fn server(dns: &DnsServer, rule: &str) -> TestServer {
@@ -128,6 +133,25 @@ fn note_writes_what_was_found_above_the_letter_and_takes_it() {
         assert_eq!(return_path, format!("Return-Path: <{from}>"));
         assert!(rest.starts_with(OURS) && rest.contains(expected), "{expected}\n{text}");
         assert!(rest.contains("\nReceived: from mail.client.example ") && text.ends_with(&letter));
+    }
+}
+
+#[test]
+fn spf_is_asked_about_the_address_as_it_was_sent_at_a_domain_as_dns_knows_it() {
+    let dns = dns();
+    for (path, expected) in [
+        ("<ann+tag@plus.example>", "spf=pass smtp.mailfrom=ann+tag@plus.example;"),
+        ("<a=b@pass.example>", "spf=pass smtp.mailfrom=a=b@pass.example;"),
+        ("<\"a b\"@pass.example>", "spf=pass smtp.mailfrom=\"a b@pass.example\";"),
+        ("<ann@b\u{fc}cher.example> SMTPUTF8", "spf=pass smtp.mailfrom=ann@xn--bcher-kva.example;"),
+    ] {
+        let server = server(&dns, "note");
+        let mut client = Client::connect(server.address);
+        let mail = format!("MAIL FROM:{path}");
+        client.all_granted(&["EHLO mail.client.example", &mail, "RCPT TO:<bob@localhost>", "DATA"]);
+        assert!(client.message("Subject: x\r\n\r\nhello\r\n").starts_with("250"));
+        let text = stored(&server);
+        assert!(text.contains(expected), "{expected}\n{text}");
     }
 }
 
@@ -267,8 +291,9 @@ fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
     ];
     // Bcc goes, Date and Message-ID come, and all that is signed: also where the letter is a
     // header and nothing else, and they come after its last octet.
-    let header =
-        "From: ann@localhost.example\r\nBcc: bob@localhost.example\r\nSubject: x\r\n".to_owned();
+    let header = "From: ann@localhost.example\r\nBcc: bob@localhost.example\r\nSubject: x\r\n\
+         Authentication-Results: localhost.example; dmarc=pass\r\n"
+        .to_owned();
     for letter in [header.clone() + "\r\nhello\r\n", header] {
         let server = TestServer::with_needs(&flags);
         let mut client = Client::connect(server.address);

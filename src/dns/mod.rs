@@ -53,7 +53,7 @@ pub enum Trouble {
     /// An empty label, one over 63 octets, a name over 253, or letters outside ASCII:
     /// nobody can ask for it.
     BadName,
-    /// No answer in time, from no server in no round.
+    /// No server has answered in time, in any round.
     Silence,
     /// The server says that it failed (SERVFAIL), or that it does not want to
     /// answer us (REFUSED), sends what cannot be read, cannot be reached or hangs up; or

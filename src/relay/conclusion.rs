@@ -3,8 +3,8 @@
 //!
 //! In: a claimed entry with the answers of an attempt. Out: the entry saved, ended, or
 //! kept for a person; perhaps a report in a mailbox or in the queue. First the number of
-//! attempts and the time of the next one are saved, so that they come further apart and
-//! end even if nothing else works. Then the report is stored, and only then do its
+//! attempts and the time of the next one are saved, so that they come further apart,
+//! and the next hop is not asked for ever, even if nothing else works. Then the report is stored, and only then do its
 //! recipients count as told.
 //!
 //! Left to others: the text of a report (`report/`).
@@ -46,7 +46,7 @@ pub struct Conclusion {
 }
 
 /// Notes an answer about a recipient. `is_passed_on` says whether the next hop knows what
-/// the sender wants to hear, and tells it then (RFC 3461 section 5.2.2).
+/// the sender wants to hear, and tells it then (RFC 3461 section 5.2.1).
 pub fn note_answer(claim: &mut Claim, index: usize, answer: Answer, is_passed_on: bool) {
     let id = claim.id().to_owned();
     let entry = &mut claim.entry;
@@ -135,9 +135,9 @@ fn give_up_on(claim: &mut Claim, index: usize) {
 
 /// Ends the entry if nobody waits any more. A letter that did not arrive, and of which
 /// nobody can be told, is kept. Gives the time of the next attempt.
-fn settle(claim: &mut Claim, is_changed: bool) -> io::Result<Option<Timestamp>> {
+fn settle(claim: &mut Claim, has_news: bool) -> io::Result<Option<Timestamp>> {
     if claim.entry.has(RecipientState::Waiting) {
-        if is_changed {
+        if has_news {
             claim.save()?;
         }
         return Ok(Some(claim.entry.next));

@@ -5,7 +5,8 @@
 //! anything else is said to it. The number of attempts and the time of the next one are
 //! on disk before a report is written, and the report is before its recipients count as
 //! told. So a stop at any point leaves something that is tried again, and nothing that
-//! waits and is forgotten; and whatever fails, the attempts come further apart and end.
+//! waits and is forgotten; and whatever fails, the attempts come further apart, and the next
+//! hop is not asked for ever.
 //!
 //! Left to others: when the next attempt is made (`plan.rs`, `worker.rs`), the dialogue
 //! (`client/`), DNS (`route.rs`), the text of a report (`report/`).
@@ -157,7 +158,8 @@ impl Delivery<'_, '_> {
         let mut refusals = Vec::new();
         let start = Instant::now();
         for (number, &(name, address)) in addresses.iter().enumerate().take(ADDRESSES_LIMIT) {
-            // Two are tried in any case. More of them may not be silent for ever longer.
+            // Two are tried in any case. After them a host that was silent the last time has
+            // no more time than one server has.
             let is_silent = self.manner == Manner::Silent;
             if number >= 2 && is_silent && start.elapsed() > self.courier.patience {
                 are_all_asked = false;
@@ -184,7 +186,8 @@ impl Delivery<'_, '_> {
         Ok(())
     }
 
-    /// The servers to try, in this order.
+    /// The servers to try, in this order; or what is said of the recipients, if there are
+    /// none.
     fn hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
         if let Some(Smarthost { host, port, .. }) = self.smarthost.as_deref() {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
@@ -209,7 +212,8 @@ impl Delivery<'_, '_> {
     }
 
     /// A connection on which a transaction can begin. Encrypted if it can be had;
-    /// to a smarthost that knows us, encrypted and checked or not at all.
+    /// to a smarthost with a login, an authority of its own or port 465, encrypted and checked
+    /// or not at all.
     fn connect(&self, name: &str, address: SocketAddr) -> Result<Client, Answer> {
         let smarthost = self.smarthost.as_deref();
         let security = match smarthost {

@@ -32,7 +32,7 @@ const ALL_SILENT_LIMIT: usize = LIMIT / 2;
 /// The same for those that were never heard, or not the last time. What is left is for
 /// those that do answer, however many new ones do not.
 const ALL_UNHEARD_LIMIT: usize = LIMIT - 1;
-/// How many destinations without a letter are remembered: a bound on memory.
+/// Beyond so many destinations, those without a letter are forgotten: a bound on memory.
 const MEMORY_LIMIT: usize = 10_000;
 /// Due before everything else, and whatever the envelope says.
 const WANTED_NOW: Timestamp = Timestamp::MIN;
@@ -254,15 +254,15 @@ impl Plan {
 }
 
 /// How long to wait after this many attempts: `retry` after the first one, and twice
-/// as long each time, up to 4 hours. Doubling spares a host that is coming back from
+/// as long each time, up to 4 hours, or to `retry` if that is longer. Doubling spares a host that is coming back from
 /// all of us at once.
 pub fn pause(retry: Duration, attempts: u32) -> Duration {
     let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
     retry.saturating_mul(doubled).min(LONGEST_RETRY.max(retry))
 }
 
-/// When an entry is due whose envelope says `next`. No pause is that long where it is
-/// further away than the longest one: then the clock was wrong, and it is due now.
+/// When an entry is due whose envelope says `next`. If that is further away than the
+/// longest pause, the clock was wrong, and it is due now.
 pub fn due_at(next: Timestamp, now: Timestamp, retry: Duration) -> Timestamp {
     if next > after(now, LONGEST_RETRY.max(retry)) { now } else { next }
 }

@@ -14,6 +14,7 @@ use std::io;
 
 use jiff::Timestamp;
 
+use crate::config::SenderChecks;
 use crate::server::clients::{Client, Sending};
 use crate::server::shared::Shared;
 use crate::server::trusting::Trust;
@@ -24,7 +25,7 @@ use crate::store::disk::is_full;
 use crate::store::draft::Draft;
 use crate::store::envelope::entries;
 use crate::store::header::Submission;
-use crate::store::spool::{MessageName, Origin, Spool};
+use crate::store::spool::{MessageName, Origin};
 use crate::store::trace::{TraceFields, date};
 use crate::wire::body::{Cleaned, Then, Unstuffer};
 use crate::wire::lines::{Lost, Wire};
@@ -115,7 +116,7 @@ impl<'a> Incoming<'a> {
         let name = shared.spool.new_name(when);
         let trust = Trust::begin(session, shared, when);
         let fields = trace_fields(wire, session, envelope, client, &name, when);
-        let draft = draft(&fields, session, &trust, &shared.spool, &name, when);
+        let draft = draft(&fields, session, &trust, shared, &name, when);
         let draft = draft.map_err(|error| fault(&error, &name, client));
         Incoming { name, when, unstuffer, draft, trust, client, _sending }
     }
@@ -246,7 +247,7 @@ fn draft(
     fields: &str,
     session: &Session,
     trust: &Trust,
-    spool: &Spool,
+    shared: &Shared,
     name: &MessageName,
     when: Timestamp,
 ) -> io::Result<Draft> {
@@ -258,11 +259,17 @@ fn draft(
             message_id: format!("<{}@{}>", name.id, session.site().hostname),
         }),
     };
-    if trust.is_wanted() {
-        let our_name = trust.is_check().then_some(session.site().hostname.as_str());
-        return spool.draft_held(name, fields, submission.as_ref(), our_name);
+    let (spool, submission) = (&shared.spool, submission.as_ref());
+    let mut draft = if trust.is_wanted() {
+        spool.draft_held(name, fields, submission)
+    } else {
+        spool.draft(name, fields, submission)
+    }?;
+    // Where readers may rely on our verdicts, nobody else writes them, whoever it is.
+    if shared.sender_checks != SenderChecks::None {
+        draft.drop_results_of(&session.site().hostname);
     }
-    spool.draft(name, fields, submission.as_ref())
+    Ok(draft)
 }
 
 /// Takes out whoever an alias leads to that has sent this message on before: they have had

@@ -15,9 +15,8 @@ use jiff::Timestamp;
 use crate::config::SenderChecks;
 use crate::server::clients::Client;
 use crate::server::shared::Shared;
-use crate::smtp::address::ReversePath;
+use crate::smtp::address::{Domain, Mailbox, ReversePath, ascii_domain};
 use crate::smtp::session::{Distrust, Role, Session};
-use crate::smtp::text::ascii_address;
 use crate::store::draft::Draft;
 use crate::trust::dkim::sign::Signing;
 use crate::trust::dkim::verify::Verifier;
@@ -53,11 +52,6 @@ impl Trust {
     /// Whether a field is put above the letter at its end.
     pub fn is_wanted(&self) -> bool {
         !matches!(self, Trust::Nothing)
-    }
-
-    /// Whether fields that claim to be ours are forged: they came with a stranger's letter.
-    pub fn is_check(&self) -> bool {
-        matches!(self, Trust::Check(_))
     }
 
     /// The next part of the letter, as it came.
@@ -115,7 +109,7 @@ fn check(
 ) -> io::Result<(String, Option<Distrust>)> {
     let mail_from = match from {
         ReversePath::Null => String::new(),
-        ReversePath::Mailbox(mailbox) => ascii_address(&mailbox.to_string()),
+        ReversePath::Mailbox(mailbox) => with_a_labels(mailbox).to_string(),
     };
     let helo = String::from_utf8_lossy(session.client_name());
     let hostname = &session.site().hostname;
@@ -131,4 +125,16 @@ fn check(
     draft.put_above(&verdicts.to_field(hostname, &request))?;
     let is_enforced = shared.sender_checks == SenderChecks::Enforce;
     Ok((format!(", {verdicts}"), verdicts.distrust().filter(|_| is_enforced)))
+}
+
+/// The address as DNS is asked about it: its local-part as it is, its domain in A-labels
+/// (RFC 8616 section 4).
+fn with_a_labels(mailbox: &Mailbox) -> Mailbox {
+    let mut mailbox = mailbox.clone();
+    if let Domain::Name(name) = &mut mailbox.domain
+        && let Some(ascii) = ascii_domain(name)
+    {
+        *name = ascii;
+    }
+    mailbox
 }

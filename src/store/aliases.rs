@@ -5,7 +5,7 @@
 //! at every domain of this server; the name `*` takes what nobody else takes.
 //!
 //! What it leaves out of /etc/aliases: programs, files, `:include:`, lines that
-//! go on in the next one, and quoted names with a comma or a colon in them.
+//! go on in the next one, and names in quotes.
 //!
 //! Not decided here: whether a target exists, and whether aliases lead in a
 //! circle (`smtp/site/expansion.rs`). The line number stays with each alias for that.

@@ -93,7 +93,7 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a file one more name; a file that has it already stays.
+/// Gives a file one more name. A file that has it already stays, and the error says so.
 pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     announce(Change::Link(from, to))?;
     fs::hard_link(from, to)

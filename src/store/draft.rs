@@ -76,23 +76,24 @@ impl Draft {
         })
     }
 
-    /// The same, but a field will be put above the text once all of it is known. Fields
-    /// that claim to be written by `our_name` go.
+    /// The same, but a field will be put above the text once all of it is known.
     pub fn create_held(
         path: PathBuf,
         trace_fields: &str,
         submission: Option<&Submission>,
-        our_name: Option<&str>,
     ) -> io::Result<Draft> {
         let (return_path, rest) = trace_fields.split_once('\n').unwrap_or((trace_fields, ""));
         let mut draft = Draft::create(path, &format!("{return_path}\n"), submission)?;
         draft.received = crlf_octets(rest);
         draft.is_received_8bit = !rest.is_ascii();
         draft.held = Some(rest.as_bytes().to_vec());
-        if let Some(name) = our_name {
-            draft.header.drop_results_of(name);
-        }
         Ok(draft)
+    }
+
+    /// Lets no verdict into the file that claims to be ours: see
+    /// [`Header::drop_results_of`]. To be said before the message is written.
+    pub fn drop_results_of(&mut self, our_name: &str) {
+        self.header.drop_results_of(our_name);
     }
 
     /// Adds the next part of the message.
@@ -227,7 +228,7 @@ mod tests {
     fn held(body: &str, field: &str) -> (String, Letter) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.x.example");
-        let mut draft = Draft::create_held(path.clone(), TRACE, None, None).unwrap();
+        let mut draft = Draft::create_held(path.clone(), TRACE, None).unwrap();
         for part in body.as_bytes().chunks(1000) {
             draft.write(part).unwrap();
         }

@@ -56,7 +56,7 @@ pub enum NextHop {
     Domain(Domain),
     /// The server that takes all our mail for others.
     Smarthost,
-    /// Nowhere: everybody has the letter, and the sender wants to hear so.
+    /// Nowhere: nobody gets it by this entry, and the sender wants to hear what was done.
     Nowhere,
 }
 
@@ -77,7 +77,8 @@ pub struct Letter {
     pub size: u64,
     /// Whether it has octets outside ASCII (RFC 6152).
     pub is_8bit: bool,
-    /// Whether its header has, so that it needs SMTPUTF8 (RFC 6531 section 3.4).
+    /// Whether its header has, and its client said SMTPUTF8, which it then needs to go on
+    /// (RFC 6531 section 3.4).
     pub needs_smtputf8: bool,
 }
 
@@ -92,7 +93,7 @@ pub struct QueuedRecipient {
     pub dsn: RcptDsn,
     /// What became of it.
     pub state: RecipientState,
-    /// What was said about it last; `None` before the first attempt.
+    /// What was said about it last; `None` if nothing was yet.
     pub answer: Option<Answer>,
 }
 

@@ -30,7 +30,7 @@ use std::mem;
 use crate::smtp::address::ascii_domain;
 
 /// How much of a line is kept back until it is decided what it is: what a line may
-/// have (RFC 5322 section 2.1.1). A name that is longer is none.
+/// have (RFC 5322 section 2.1.1). A name that does not fit with its colon is none.
 const START_LIMIT: usize = 998;
 /// How many `Delivered-To` are told. Each pass through an alias writes one on top of
 /// the others, so what is cut off is long ago.

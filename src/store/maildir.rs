@@ -50,8 +50,8 @@ impl Maildir {
         self.way.last().map_or(Ok(()), |folder| sync_folder(folder))
     }
 
-    /// Whether nothing is missing that a delivery would not miss itself. Another program
-    /// may have removed a part while we run.
+    /// Whether the parts are there that a delivery does not need: without `new` it fails by
+    /// itself. Another program may have removed one while we run.
     pub fn is_whole(&self) -> bool {
         self.cur.is_dir() && self.tmp.is_dir()
     }

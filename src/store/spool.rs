@@ -155,10 +155,9 @@ impl Spool {
         name: &MessageName,
         trace_fields: &str,
         submission: Option<&Submission>,
-        our_name: Option<&str>,
     ) -> io::Result<Draft> {
         let path = || self.tmp.join(&name.file);
-        self.in_folders(|| Draft::create_held(path(), trace_fields, submission, our_name))
+        self.in_folders(|| Draft::create_held(path(), trace_fields, submission))
     }
 
     /// What still has to go elsewhere.
@@ -169,7 +168,7 @@ impl Spool {
     /// Delivers a draft that is complete and on disk: at once where the destination is
     /// a mailbox, and through the queue everywhere else. A mailbox that cannot be
     /// written keeps nobody else waiting: its letter goes into the queue. Gives what is
-    /// there now. An error means that a disk is full, that the queue cannot be written,
+    /// in the queue now. An error means that a disk is full, that the queue cannot be written,
     /// or that no mailbox could.
     pub fn deliver(
         &self,
@@ -219,7 +218,7 @@ impl Spool {
             let by = if is_last { Way::Move } else { Way::Link };
             match self.put_into(mailbox, draft.path(), by, &name.file) {
                 Ok(()) => stored.push(entry),
-                Err(error) if is_full(&error) => return Err(error),
+                Err(error) if is_full(&error) && origin == Origin::Client => return Err(error),
                 Err(error) => {
                     let path = self.mail.join(folder(mailbox));
                     log::error!("{}: {}: {}: {error}", name.id, entry.next_hop, path.display());
@@ -335,7 +334,7 @@ impl Spool {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<LocalMailbox, Arc<Maildir>>> {
-        // A panic elsewhere cannot leave a set half changed.
+        // A panic elsewhere cannot leave the map half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -394,6 +393,7 @@ mod tests {
     use crate::smtp::dsn::{MailDsn, RcptDsn};
     use crate::smtp::session::Recipient;
     use crate::smtp::site::Destination;
+    use crate::store::disk::power;
     use crate::store::envelope::entries;
     use crate::store::queue::Claimed;
     use std::os::unix::fs::PermissionsExt;
@@ -532,6 +532,20 @@ mod tests {
         assert_eq!(tree(root.path()), ["mail/host.example/ann"]);
         let (_, queued) = deliver_from(&spool, &["ann"], Origin::Ourselves).unwrap();
         assert_eq!(queued, 1);
+    }
+
+    #[test]
+    fn a_report_for_a_mailbox_on_a_full_disk_waits_in_the_queue() {
+        for (origin, queued) in [(Origin::Client, None), (Origin::Ourselves, Some(1))] {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(root.path(), "host.example").unwrap();
+            deliver(&spool, &["ann"]).unwrap();
+            // The draft is made and synced; then it has no room in the mailbox.
+            power::fill_at(3);
+            let delivered = deliver_from(&spool, &["ann"], origin);
+            assert!(delivered.as_ref().err().is_none_or(is_full));
+            assert_eq!(delivered.ok().map(|(_, queued)| queued), queued, "{origin:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The DNS of one letter: all its questions together have one end.
 //!
 //! In: names. Out: what their records say, as `dns/` found it, until the time of the
-//! letter is over; then there is no answer, as from a server that is silent. Answers are
-//! used once: the server that is asked has a cache.
+//! letter is over; then there is no answer, as from a server that is silent. No answer
+//! is kept for the next letter: the server that is asked has a cache.
 //!
 //! Book: docs/16-trust.md.
 

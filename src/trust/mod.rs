@@ -4,9 +4,10 @@
 //! the envelope, [`dkim`] whether a domain has signed what arrived, and [`dmarc`] whether
 //! either of the two is the domain that a reader sees, in `From` ([`author`]). [`results`] writes down
 //! what came out. [`lookups`] is the DNS of one letter, with its time; [`explain`] keeps
-//! what a person wants to know about the way to a verdict.
+//! what a person wants to know about the way to a verdict, [`fields`] finds the fields of a
+//! header.
 //!
-//! Nothing here knows sessions or files: a letter is octets, an answer is a value.
+//! Nothing here knows connections or files: a letter is octets, an answer is a value.
 //!
 //! Book: docs/16-trust.md.
 

@@ -97,8 +97,8 @@ impl Verdicts {
     }
 
     /// Why the letter is refused where the owners' wishes count (`enforce`); nothing if it
-    /// is taken. SPF alone counts only for a domain without a policy of DMARC: a forwarded
-    /// letter fails there, and its author's signature may still be right.
+    /// is taken. A failure of SPF alone counts only if the domain in `From` has no policy of
+    /// DMARC: a forwarded letter fails there, and its author's signature may still be right.
     pub fn distrust(&self) -> Option<Distrust> {
         // Of several authors each could be asked about.
         if !matches!(self.author, Ok(_) | Err(NoAuthor::Several(_))) {

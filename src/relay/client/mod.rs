@@ -98,7 +98,7 @@ impl Client {
             // Two minutes; three for each block of the message.
             "DATA" => self.patience.saturating_mul(2) / 5,
             BODY => self.patience.saturating_mul(3) / 5,
-            // Ten minutes: a server that is asked too early has the letter, and we
+            // Ten minutes: a server that is given up too early has the letter, and we
             // send it once more.
             DOT | LAST => self.patience.saturating_mul(2),
             "QUIT" => self.patience.min(QUIT_TIME),

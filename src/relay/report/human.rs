@@ -91,12 +91,10 @@ fn details(about: &About) -> String {
     parts.map(|words| wrap(INDENT, INDENT, &words)).collect()
 }
 
-/// What the sender can do, by what the code is about. A temporary one, too, is told only
-/// when the time is over.
+/// What the sender can do, by what the code is about.
 fn advice(status: Enhanced) -> &'static str {
-    let Enhanced { class, subject, detail } = status;
-    let over = if class == 4 { "4.7" } else { "any" };
-    let codes = [&format!("{subject}.{detail}"), &subject.to_string(), over];
+    let Enhanced { subject, detail, .. } = status;
+    let codes = [&format!("{subject}.{detail}"), &subject.to_string(), "any"];
     let about = |code: &&str| {
         let mut lines = ADVICE.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(about, _)| about.split(' ').any(|one| one == *code)).map(|(_, text)| text)
@@ -132,7 +130,7 @@ mod tests {
         .collect();
         assert_eq!(advices.len(), 15);
         assert!(!advices.contains(""));
-        let late = Enhanced { class: 4, subject: 0, detail: 0 };
+        let late = Enhanced { class: 5, subject: 4, detail: 7 };
         assert!(advice(late).contains("given up"));
     }
 }

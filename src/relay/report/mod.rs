@@ -106,7 +106,7 @@ impl Event {
 #[derive(Debug)]
 struct Part {
     content_type: &'static str,
-    /// Each line with its LF, however long.
+    /// Lines that end with LF, however long; the last one may have none.
     text: Vec<u8>,
 }
 

@@ -4,8 +4,8 @@
 //! each recipient (RFC 3461 section 6.3 says which), and addresses as they may stand
 //! there.
 //!
-//! Addresses, `ENVID` and `ORCPT` stand as they were said, blanks too: they are not
-//! folded.
+//! Addresses stand as they were said, `ENVID` and `ORCPT` as they were meant, blanks too:
+//! they are not folded.
 //!
 //! Book: docs/14-the-queue.md.
 

@@ -22,7 +22,7 @@ use crate::store::disk::Change;
 
 thread_local! {
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    static FAULT: Cell<usize> = const { Cell::new(0) };
+    static FAULT: Cell<(usize, ErrorKind)> = const { Cell::new((0, ErrorKind::Other)) };
     static FAR: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
     static WATCHED: RefCell<Option<Watched>> = const { RefCell::new(None) };
 }
@@ -90,7 +90,12 @@ struct Watched {
 
 /// Lets the change of this number fail, counted from 1, and no other.
 pub fn fail_at(change: usize) {
-    FAULT.set(change);
+    FAULT.set((change, ErrorKind::Other));
+}
+
+/// The same, as on a disk that is full.
+pub fn fill_at(change: usize) {
+    FAULT.set((change, ErrorKind::StorageFull));
 }
 
 /// Lets `changes` more changes happen, or with `None` any number. Once they are used up
@@ -130,10 +135,10 @@ pub fn told(promise: Promise) {
 /// Whether a change may be made, and notes it.
 #[track_caller]
 pub fn announced(change: Change) -> io::Result<()> {
-    let fault = FAULT.get();
-    FAULT.set(fault.saturating_sub(1));
-    if fault == 1 {
-        return Err(io::Error::other("a fault of the disk"));
+    let (left, kind) = FAULT.get();
+    FAULT.set((left.saturating_sub(1), kind));
+    if left == 1 {
+        return Err(io::Error::new(kind, "a fault of the disk"));
     }
     match LEFT.get() {
         Some(0) => return Err(io::Error::other("the power is off")),

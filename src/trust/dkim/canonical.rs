@@ -3,8 +3,8 @@
 //!
 //! In: header fields, and the body as it arrives, in file form (lines end with LF). Out:
 //! their canonical form, with CR LF: `simple` forgives hardly anything, `relaxed` forgives
-//! other blanks and another folding. The body is hashed while it streams by: what waits is
-//! a count of blanks and line ends, until it is known whether they are the last.
+//! other blanks and another folding. The body is hashed while it streams by: blanks
+//! and line ends wait, as a flag and a count, until it is known whether they are the last.
 //!
 //! Book: docs/16-trust.md.
 

@@ -2,9 +2,9 @@
 //! (RFC 6376, RFC 8301, RFC 8463)
 //!
 //! `verify.rs` checks the signatures of a letter while it arrives, `sign.rs` makes one.
-//! Both need the same things: `reading.rs` parts header and body, `canonical.rs` says which
-//! octets are signed, `tags.rs` reads lists of tags, `signature.rs` the field, and `key.rs`
-//! the record in DNS.
+//! Both need `reading.rs`, which parts header and body, and `canonical.rs`, which says which
+//! octets are signed. Only the check needs `tags.rs`, which reads lists of tags,
+//! `signature.rs` for the field, and `key.rs` for the record in DNS.
 //!
 //! Book: docs/16-trust.md.
 
@@ -35,7 +35,7 @@ pub enum DkimResult {
     Policy,
     /// DNS failed; later there may be an answer.
     TempError,
-    /// It can never be checked: no key, or something missing.
+    /// It can never be right: there is no key, or it says what no signature may say.
     PermError,
 }
 

@@ -34,7 +34,7 @@ const NAMES: [&str; 12] = [
     "Content-Type",
     "Content-Transfer-Encoding",
 ];
-/// How long a line of base64 may be, with the tab in front of it.
+/// How long a line of base64 may be, without the blanks in front of it.
 const LINE: usize = 70;
 
 /// Signs letters of a domain.
@@ -71,7 +71,8 @@ impl Signer {
     }
 
     /// The field `DKIM-Signature` for a letter that was read, in file form and with its
-    /// line end; none if it has not exactly one author, at a domain that `is_ours`.
+    /// line end; none if it has not exactly one author, at a domain that `is_ours`, if its
+    /// header is longer than we keep, or if the system has no random numbers.
     pub fn sign(
         &self,
         letter: Signing,

@@ -9,12 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 
+use crate::smtp::address::ascii_domain;
 use crate::trust::dkim::DkimResult;
 use crate::trust::dkim::canonical::Canon;
 use crate::trust::dkim::key::Algorithm;
 use crate::trust::dkim::tags::{Tags, is_blank};
 
-/// Clocks differ. A letter that was signed further in the future than this was not.
+/// Clocks differ. A letter that was signed further in the future than this is not taken.
 const CLOCK_SECS: i64 = 300;
 
 /// What a signature says.
@@ -79,7 +80,7 @@ impl Signature {
         let algorithm = algorithm(required(tags, "a")?)?;
         let (header_canon, body_canon) = canons(tags.get("c").unwrap_or("simple/simple"))?;
         let domain = domain(required(tags, "d")?)?;
-        let selector = domain_name(required(tags, "s")?).ok_or(SYNTAX)?.to_owned();
+        let selector = domain_name(required(tags, "s")?).ok_or(SYNTAX)?;
         let names: Vec<String> = required(tags, "h")?
             .split(':')
             .map(|name| name.trim_matches(is_blank).to_owned())
@@ -136,25 +137,25 @@ fn canons(text: &str) -> Tag<(Canon, Canon)> {
 }
 
 fn domain(text: &str) -> Tag<String> {
-    let name = domain_name(text).filter(|name| name.contains('.')).ok_or(SYNTAX)?;
-    Ok(name.to_ascii_lowercase())
+    domain_name(text).filter(|name| name.contains('.')).ok_or(SYNTAX)
 }
 
-/// Labels of letters, digits, hyphens and underscores; an octet outside ASCII is in a
-/// U-label (RFC 8616), and is left for DNS to refuse.
-fn domain_name(text: &str) -> Option<&str> {
+/// Labels of letters, digits, hyphens and underscores, in lower case. One outside ASCII is
+/// a U-label, and gives its A-label (RFC 8616 section 5).
+fn domain_name(text: &str) -> Option<String> {
+    let name = if text.is_ascii() { text.to_ascii_lowercase() } else { ascii_domain(text)? };
     let is_label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
     };
-    text.split('.').all(is_label).then_some(text)
+    name.split('.').all(is_label).then_some(name)
 }
 
 /// Who signed for the domain: somebody in it or below it (section 3.5).
 fn is_of_domain_itself(identity: Option<&str>, domain: &str) -> Tag<bool> {
     let Some(identity) = identity else { return Ok(true) };
     let (_, of) = identity.rsplit_once('@').ok_or(SYNTAX)?;
-    let of = of.to_ascii_lowercase();
+    let of = domain_name(of).ok_or(SYNTAX)?;
     match of.strip_suffix(domain) {
         Some("") => Ok(true),
         Some(rest) if rest.ends_with('.') => Ok(false),

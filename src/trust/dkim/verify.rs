@@ -160,7 +160,8 @@ fn signature_fields(header: &[u8]) -> Vec<Field<'_>> {
     own
 }
 
-/// The value of a field as text. What is not UTF-8 will not be a list of tags.
+/// The value of a field as text. What is not UTF-8 is replaced: no tag that we look at may
+/// have it, and what was signed is the field itself.
 fn value(field: &Field) -> String {
     let value = field.raw.splitn(2, |octet| *octet == b':').nth(1).unwrap_or_default();
     String::from_utf8_lossy(value).into_owned()

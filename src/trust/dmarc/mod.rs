@@ -2,9 +2,9 @@
 //!
 //! In: the author's domain, and what SPF and DKIM have proven. Out: whether one of the
 //! proven domains is the author's, and what the owner of the domain wants if none is. The
-//! owner says so at `_dmarc.` and the domain; where nothing stands there, the walk goes up
-//! the tree, one label after the other, at most eight questions. The walk also tells which
-//! names belong together, so no list of public suffixes is needed.
+//! owner says so at `_dmarc.` and the domain, or above it: a walk goes up the tree, one label
+//! after the other, with at most eight questions for one name. It also tells which names
+//! belong together, so no list of public suffixes is needed.
 //!
 //! `record.rs` reads what the owner has written.
 //!

@@ -46,7 +46,7 @@ pub enum Mechanism {
     Include(MacroString),
     /// If the client has an address of that host, or of this domain.
     A(Option<MacroString>, Prefixes),
-    /// If it has one of the hosts that take mail for that domain.
+    /// If it has an address of one of the hosts that take mail for that domain.
     Mx(Option<MacroString>, Prefixes),
     /// If the client's address has a name in that domain. Slow; the RFC asks not to use it.
     Ptr(Option<MacroString>),
