@@ -435,9 +435,9 @@ fn every_file_that_the_book_names_exists() {
                 for after in line.split(flag).skip(1) {
                     let end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
                     let name = after.split(end).next().unwrap();
-                    let path = format!("{folder}/{name}.rs");
-                    if !name.is_empty() && !root().join(&path).is_file() {
-                        wrong.push(format!("{}:{}: there is no {path}", page.path, index + 1));
+                    let paths = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/main.rs")];
+                    if !name.is_empty() && !paths.iter().any(|path| root().join(path).is_file()) {
+                        wrong.push(format!("{}:{}: there is no {name}", page.path, index + 1));
                     }
                 }
             }
