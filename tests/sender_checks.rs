@@ -54,6 +54,7 @@ fn dns() -> DnsServer {
         ("_dmarc.quiet.example", "v=DMARC1; p=quarantine"),
         ("key._domainkey.bank.example", KEY),
         ("key._domainkey.localhost.example", KEY),
+        ("key._domainkey.xn--bcher-kva.example", KEY),
     ];
     let record = |(owner, text): &(&str, &str)| {
         let mut data = TXT::new();
@@ -311,6 +312,24 @@ fn what_users_send_is_signed_as_it_is_stored_and_not_checked() {
         let at = text.find("DKIM-Signature: v=1; a=ed25519-sha256;").unwrap();
         assert_eq!(results(&dns, &text[at..]), [DkimResult::Pass], "{text}");
         assert!(text.contains("h=From:") && text.contains(":\n\t Message-ID"), "{text}");
+    }
+}
+
+#[test]
+fn the_key_of_a_domain_outside_ascii_is_asked_for_as_dns_knows_it() {
+    let dns = dns();
+    // Its last tag is no signature, which only who has the key can tell.
+    for (domain, expected) in [
+        ("b\u{fc}cher.example", DkimResult::Fail),
+        ("B\u{dc}CHER.example", DkimResult::Fail),
+        ("m\u{fc}hle.example", DkimResult::PermError),
+        ("b\u{fc} cher.example", DkimResult::Neutral),
+    ] {
+        let letter = format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; d={domain}; i=@{domain}; s=key; h=From;\n\t\
+             bh=zS7KNTV0HyeorkDDGwxB1AV6enuRKzO5rthkhdHIRnY=; b=AAAA\nFrom: ann@a.example\n\nhello\n"
+        );
+        assert_eq!(results(&dns, &letter), [expected], "{domain}");
     }
 }
 
