@@ -58,7 +58,7 @@ pub struct Dial<'a> {
     /// address on this connection is said (RFC 5321 section 4.1.4).
     pub name: &'a str,
     /// How long most replies may take: RFC 5321 section 4.5.3.2 has five minutes.
-    /// Those for the message are in proportion, and no step takes longer.
+    /// Those for the message are in proportion; the others have bounds of their own.
     pub patience: Duration,
     /// How the connection is encrypted.
     pub security: Security<'a>,
