@@ -4,8 +4,8 @@
 //! In: a claimed entry with the answers of an attempt. Out: the entry saved, ended, or
 //! kept for a person; perhaps a report in a mailbox or in the queue. First the number of
 //! attempts and the time of the next one are saved, so that they come further apart,
-//! and the next hop is not asked for ever, even if nothing else works. Then the report is stored, and only then do its
-//! recipients count as told.
+//! and the next hop is not asked for ever, even if nothing else works. Then the report is
+//! stored, and only then do its recipients count as told.
 //!
 //! Left to others: the text of a report (`report/`).
 //!

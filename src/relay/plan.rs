@@ -254,8 +254,8 @@ impl Plan {
 }
 
 /// How long to wait after this many attempts: `retry` after the first one, and twice
-/// as long each time, up to 4 hours, or to `retry` if that is longer. Doubling spares a host that is coming back from
-/// all of us at once.
+/// as long each time, up to 4 hours, or to `retry` if that is longer. Doubling spares a
+/// host that is coming back from all of us at once.
 pub fn pause(retry: Duration, attempts: u32) -> Duration {
     let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
     retry.saturating_mul(doubled).min(LONGEST_RETRY.max(retry))

@@ -168,8 +168,8 @@ impl Spool {
     /// Delivers a draft that is complete and on disk: at once where the destination is
     /// a mailbox, and through the queue everywhere else. A mailbox that cannot be
     /// written keeps nobody else waiting: its letter goes into the queue. Gives what is
-    /// in the queue now. An error means that a disk is full, that the queue cannot be written,
-    /// or that no mailbox could.
+    /// in the queue now. An error means that the queue cannot be written or, for a client,
+    /// that a disk is full or that no mailbox could be.
     pub fn deliver(
         &self,
         draft: Draft,
