@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::config::SenderChecks;
 use crate::server::clients::Client;
 use crate::server::shared::Shared;
-use crate::smtp::address::{Domain, Mailbox, ReversePath, ascii_domain};
+use crate::smtp::address::ReversePath;
 use crate::smtp::session::{Distrust, Role, Session};
 use crate::store::draft::Draft;
 use crate::trust::dkim::sign::Signing;
@@ -109,7 +109,7 @@ fn check(
 ) -> io::Result<(String, Option<Distrust>)> {
     let mail_from = match from {
         ReversePath::Null => String::new(),
-        ReversePath::Mailbox(mailbox) => with_a_labels(mailbox).to_string(),
+        ReversePath::Mailbox(mailbox) => mailbox.with_a_labels().to_string(),
     };
     let helo = String::from_utf8_lossy(session.client_name());
     let hostname = &session.site().hostname;
@@ -125,16 +125,4 @@ fn check(
     draft.put_above(&verdicts.to_field(hostname, &request))?;
     let is_enforced = shared.sender_checks == SenderChecks::Enforce;
     Ok((format!(", {verdicts}"), verdicts.distrust().filter(|_| is_enforced)))
-}
-
-/// The address as DNS is asked about it: its local-part as it is, its domain in A-labels
-/// (RFC 8616 section 4).
-fn with_a_labels(mailbox: &Mailbox) -> Mailbox {
-    let mut mailbox = mailbox.clone();
-    if let Domain::Name(name) = &mut mailbox.domain
-        && let Some(ascii) = ascii_domain(name)
-    {
-        *name = ascii;
-    }
-    mailbox
 }

@@ -129,6 +129,20 @@ impl ForwardPath {
 }
 
 impl Mailbox {
+    /// The same address with its domain in one spelling. In A-labels it needs no SMTPUTF8 on
+    /// the way, DNS can be asked about it (RFC 8616 section 4), and it can be written
+    /// wherever only ASCII may stand.
+    pub fn with_a_labels(&self) -> Mailbox {
+        let domain = match &self.domain {
+            // A name that was parsed has A-labels.
+            Domain::Name(name) => {
+                Domain::Name(ascii_domain(name).unwrap_or_else(|| name.to_ascii_lowercase()))
+            }
+            Domain::Literal(address) => Domain::Literal(address.to_canonical()),
+        };
+        Mailbox { local_part: self.local_part.clone(), domain }
+    }
+
     /// Reads `local-part@domain` from the start of `text` and gives what
     /// follows it.
     pub fn parse(text: &str) -> Result<(Mailbox, &str), AddressError> {

@@ -329,17 +329,9 @@ impl Destination {
     }
 }
 
-/// An address at another server, in one spelling. In A-labels its domain needs no
-/// SMTPUTF8 on the way, and can be written wherever only ASCII may stand.
+/// An address at another server.
 fn elsewhere(mailbox: &Mailbox) -> Destination {
-    let domain = match &mailbox.domain {
-        // A name that was parsed has A-labels.
-        Domain::Name(name) => {
-            Domain::Name(ascii_domain(name).unwrap_or_else(|| name.to_ascii_lowercase()))
-        }
-        Domain::Literal(address) => Domain::Literal(address.to_canonical()),
-    };
-    Destination::Elsewhere(Mailbox { local_part: mailbox.local_part.clone(), domain })
+    Destination::Elsewhere(mailbox.with_a_labels())
 }
 
 /// How aliases are looked up: `name@domain`, or `name@` for all of our domains.
