@@ -52,6 +52,9 @@ struct Copy {
     solutions: PathBuf,
 }
 
+/// For each exercise its tests, and whether they passed.
+type Results = BTreeMap<String, BTreeMap<String, bool>>;
+
 fn main() -> ExitCode {
     let flags: Flags = argh::from_env();
     match run(&flags) {
@@ -253,7 +256,7 @@ impl Copy {
 
     /// Those with a test that passes: none should before the solution is there.
     fn passing(&self, ids: &[String]) -> io::Result<Vec<String>> {
-        let results = self.exercise_tests(ids)?;
+        let (results, _) = self.exercise_tests(ids)?;
         let missing = ids.iter().find(|id| !results.contains_key(*id));
         if let Some(id) = missing {
             return Err(io::Error::other(format!("exercise {id} has no test")));
@@ -282,7 +285,7 @@ impl Copy {
 
     fn check_applied(&self, ids: &[String]) -> io::Result<bool> {
         let mut told = format!("with {}:\n", ids.join(", "));
-        let results = self.exercise_tests(ids)?;
+        let (results, mut said) = self.exercise_tests(ids)?;
         let mut is_right = true;
         for id in ids {
             let all = results.get(id).cloned().unwrap_or_default();
@@ -298,6 +301,7 @@ impl Copy {
         let output = self.cargo(&["test", "--no-fail-fast"])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let failed: Vec<&str> = text.lines().filter_map(failed_test).collect();
+        said += &what_failed_tests_said(&text);
         if output.status.success() {
             told += "  all other tests pass";
         } else {
@@ -306,15 +310,17 @@ impl Copy {
                 told += &format!("\n{}", String::from_utf8_lossy(&output.stderr));
             }
         }
+        is_right &= output.status.success();
         println!("{told}");
-        Ok(is_right && output.status.success())
+        if !is_right {
+            println!("{said}");
+        }
+        Ok(is_right)
     }
 
-    /// Runs the tests of exercises. Gives for each its tests, and whether they passed.
-    fn exercise_tests(
-        &self,
-        ids: &[String],
-    ) -> io::Result<BTreeMap<String, BTreeMap<String, bool>>> {
+    /// Runs the tests of exercises. Gives for each its tests, and whether they passed; then
+    /// what the failed ones said.
+    fn exercise_tests(&self, ids: &[String]) -> io::Result<(Results, String)> {
         let names: Vec<String> =
             ids.iter().map(|id| format!("exercise_{}_", id.replace('.', "_"))).collect();
         let mut args = vec!["test", "--test", "exercises", "--", "--ignored"];
@@ -325,8 +331,9 @@ impl Copy {
             return Err(io::Error::other(String::from_utf8_lossy(&built.stderr).into_owned()));
         }
         let output = self.cargo(&args)?;
-        let mut results: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut results = Results::new();
+        for line in text.lines() {
             let Some((test, outcome)) =
                 line.strip_prefix("test ").and_then(|line| line.split_once(" ... "))
             else {
@@ -342,7 +349,7 @@ impl Copy {
         if results.is_empty() {
             return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
-        Ok(results)
+        Ok((results, what_failed_tests_said(&text)))
     }
 
     fn cargo(&self, args: &[&str]) -> io::Result<Output> {
@@ -375,6 +382,12 @@ fn entry_name(path: &Path) -> String {
 /// The name in `test x ... FAILED`.
 fn failed_test(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+/// What each failed test wrote: in the output of each test program it stands between two
+/// lines `failures:`.
+fn what_failed_tests_said(output: &str) -> String {
+    output.split("\nfailures:\n").skip(1).step_by(2).collect()
 }
 
 /// Copies what belongs to the project: not what git and cargo keep beside it.
