@@ -20,7 +20,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{TestServer, test_file};
+use common::{NOBODY, TestServer, test_file};
 use ehlo::relay::client::{Client, ConnectError, Credentials, Dial, Evidence, Security, To};
 use ehlo::smtp::address::{Mailbox, ReversePath};
 use ehlo::smtp::answer::{Answer, Verdict};
@@ -1149,9 +1149,8 @@ fn without_proof_nothing_is_sent_and_the_password_least_of_all() {
     }
     // In the wrong hands a login without TLS would be just as easy to ask for.
     for security in [Security::Clear, Security::Opportunistic] {
-        let nobody = "127.0.0.1:1".parse().unwrap();
         let dial = Dial { login: Some(&credentials), ..dial(security) };
-        let answer = refused(Client::connect("hop.example", nobody, &dial).unwrap_err());
+        let answer = refused(Client::connect("hop.example", NOBODY, &dial).unwrap_err());
         assert_eq!(answer.text, "a password is sent to a verified server only");
     }
 }
@@ -1333,8 +1332,7 @@ fn a_user_logs_in_at_a_real_server_with_starttls_and_with_tls_from_the_first_oct
 
 #[test]
 fn where_nobody_listens_it_is_later() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = Client::connect("hop.example", nobody, &dial(Security::Opportunistic)).unwrap_err();
+    let error = Client::connect("hop.example", NOBODY, &dial(Security::Opportunistic)).unwrap_err();
     assert!(error.is_no_connection());
     assert_eq!(brief(&Some(refused(error))), "Later 4.4.1");
     // And a connection that is taken back at once is no greeting.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::NOBODY;
 use common::dns::{DnsServer, Trick, tricks};
 use ehlo::dns::{Family, Mx, Resolver, Trouble};
 use ehlo::relay::route::{Hop, Route};
@@ -423,12 +424,11 @@ fn a_lost_datagram_loses_nothing() {
 
 #[test]
 fn a_port_where_nothing_listens_means_later_and_costs_no_wait() {
-    let free = closed_port();
     let start = Instant::now();
-    let resolver = Resolver::new(vec![free], PATIENCE);
+    let resolver = Resolver::new(vec![NOBODY], PATIENCE);
     let answer = route(&resolver).next_hops(&named("x.example")).unwrap_err();
     assert_eq!((answer.verdict, answer.status.detail), (Verdict::Later, 3));
-    let text = format!("DNS about x.example: the exchange with the server {free} failed");
+    let text = format!("DNS about x.example: the exchange with the server {NOBODY} failed");
     assert!(answer.text.starts_with(&text), "{answer:?}");
     assert!(start.elapsed() < PATIENCE / 3);
 }
@@ -630,11 +630,6 @@ fn an_address_that_no_host_can_have_is_never_a_next_hop() {
     }
 }
 
-/// Where nothing listens.
-fn closed_port() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 const ALL_TYPES: [&str; 6] = [
     "x.example MX 10 mx.example",
     "x.example A 192.0.2.1",
@@ -686,7 +681,7 @@ fn a_server_that_does_not_answer_as_it_should_is_passed_over_for_every_type() {
     .map(|trick| DnsServer::with_tricks(&ALL_TYPES, &of_all(trick)));
     let bad: Vec<_> = bad_servers.iter().map(|server| server.address).collect();
     let good = DnsServer::start(&ALL_TYPES);
-    for first in bad.into_iter().chain([closed_port()]) {
+    for first in bad.into_iter().chain([NOBODY]) {
         for number in 0..ALL_TYPES.len() {
             // Each with its own resolver: one would remember who has answered.
             let patience = Duration::from_millis(1200);

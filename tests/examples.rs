@@ -11,12 +11,12 @@ mod letters;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use common::markdown::Page;
-use common::{Client, TestServer, examples, run_with_input};
+use common::{Client, NOBODY, TestServer, examples, run_with_input};
 use ehlo::dialogue::Dialogue;
 use letters::Letters;
 
@@ -106,15 +106,13 @@ fn send_encrypts_and_logs_in_only_to_a_server_that_proves_its_name() {
 
 #[test]
 fn send_says_what_is_wrong_with_its_flags_or_the_server() {
-    // A port that was free a moment ago: nobody answers there.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (args, code, text) in [
         (&["--from", "a@b.example", "--to", "nobody"][..], 2, "nobody: no @ after the name"),
         (&["--to", "bob@localhost"], 2, "--from"),
         (&["--from", "a@b.example"], 1, "give --to"),
         (&["--from", "a@b.example", "--to", "b@c.example"], 1, "is the server running?"),
     ] {
-        let output = send(nobody, args, "");
+        let output = send(NOBODY, args, "");
         assert_eq!(output.status.code(), Some(code), "{args:?}");
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.contains(text), "{args:?}: {errors}");
@@ -167,8 +165,7 @@ fn talk_ends_when_the_server_closes_and_helps_when_there_is_none() {
     assert!(text.starts_with("220 ") && text.contains("\n221 2.0.0 "), "{text}");
     assert!(output.status.success());
 
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = example("talk").arg(nobody.to_string()).output().unwrap();
+    let output = example("talk").arg(NOBODY.to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("cargo run"));
 }
@@ -258,7 +255,7 @@ fn load_tells_what_is_wrong_with_its_flags_or_the_server() {
     let full = full.address.to_string();
     let server = TestServer::start(&[]);
     let server = server.address.to_string();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let nobody = NOBODY.to_string();
     for (args, code, text) in [
         (&["--sessions", "0"][..], 2, "--sessions"),
         (&["--size", "20"], 2, "octets or more"),

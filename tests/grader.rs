@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use common::{TestServer, examples};
+use common::{NOBODY, TestServer, examples};
 
 /// What `check` printed, and its exit code.
 struct Ran {
@@ -99,11 +99,6 @@ fn serve(talk: impl Fn(TcpStream) -> std::io::Result<()> + Send + 'static) -> So
     address
 }
 
-/// A port where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[test]
 fn all_that_ehlo_is_asked_it_answers_by_codes_and_by_texts() {
     let server = TestServer::start(&["--max-per-client", "0"]);
@@ -168,7 +163,7 @@ fn a_server_that_cannot_be_tried_is_not_a_wrong_one_and_what_it_did_is_told() {
         })
     };
     for (server, told) in [
-        (nobody(), "nothing could be tried: no connection: "),
+        (NOBODY, "nothing could be tried: no connection: "),
         (silent.local_addr().unwrap(), "no greeting came; nothing more for 0.3 seconds"),
         (greets("220 hel"), "the greeting `220 hel` has no line end; nothing more for 0.3"),
         (greets("421 full\r\n"), "the server turns us away: `421 full`"),
@@ -296,7 +291,7 @@ fn who_stops_reading_stops_the_run_without_a_panic() {
 #[test]
 fn several_servers_have_one_line_each_and_the_worst_decides() {
     let (good, bad) = (TestServer::start(&[]), naive());
-    let names = [good.address.to_string(), bad.to_string(), nobody().to_string()];
+    let names = [good.address.to_string(), bad.to_string(), NOBODY.to_string()];
     let talk = folder(&[("a.smtp", "# level: 2\nS: 220 *\nC: HELP\nS: 214 *\nor: 211\n")]);
     for (count, code) in [(1, 0), (2, 1), (3, 3)] {
         let ran = run(command().args(&names[..count]).args([path(&talk), "--timeout", "1"]));

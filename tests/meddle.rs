@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, TestServer, examples, run_with_input};
+use common::{Client, NOBODY, TestServer, examples, run_with_input};
 
 /// How long a test waits for a line that has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +28,12 @@ struct Meddle {
 
 impl Meddle {
     fn before(server: &TestServer, rules: &[&str]) -> Meddle {
+        Meddle::before_address(server.address, rules)
+    }
+
+    fn before_address(server: SocketAddr, rules: &[&str]) -> Meddle {
         let mut program = Command::new(examples().join("meddle"));
-        program.args(["--listen", "127.0.0.1:0", "--to", &server.address.to_string()]);
+        program.args(["--listen", "127.0.0.1:0", "--to", &server.to_string()]);
         for rule in rules {
             program.args(["--rule", rule]);
         }
@@ -279,9 +283,7 @@ fn a_rule_that_would_never_fit_is_asked_about() {
 
 #[test]
 fn a_server_that_is_not_there_is_told_to_the_client() {
-    let mut server = TestServer::start(&[]);
-    let meddle = Meddle::before(&server, &[]);
-    server.stop();
+    let meddle = Meddle::before_address(NOBODY, &[]);
     let mut client = Client::silent(meddle.address);
     assert_eq!(&client.reply()[..3], "421");
     meddle.until_said("cannot be reached");

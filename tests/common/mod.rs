@@ -13,7 +13,7 @@ pub mod world;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
@@ -23,6 +23,10 @@ use ehlo::config::{self, Request};
 use ehlo::server::{Config, Handle, Server};
 use native_tls::{TlsConnector, TlsStream};
 use tempfile::TempDir;
+
+/// Where nobody listens. A port that was free a moment ago may be somebody else's by now, and
+/// one that was closed is open until each process has let go of it that was just being made.
+pub const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 /// A server on a free port, with a spool of its own, ended when dropped.
 pub struct TestServer {
