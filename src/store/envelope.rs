@@ -261,15 +261,15 @@ pub fn entries(letter: &Letter, recipients: Vec<Recipient>, has_smarthost: bool)
 
 /// What the sender wants to hear of those who have the letter already, in one entry.
 pub fn news_of(stored: &[Entry]) -> Option<Entry> {
-    let mut news = Entry { next_hop: NextHop::Nowhere, ..stored.first()?.clone() };
     let told = stored.iter().flat_map(|entry| &entry.recipients);
     let told = told.filter(|one| one.dsn.wanted().success).map(|one| QueuedRecipient {
         state: RecipientState::Delivered,
         answer: Some(Answer::delivered((1, 5), "the letter is in the mailbox")),
         ..one.clone()
     });
-    news.recipients = told.collect();
-    (!news.recipients.is_empty()).then_some(news)
+    let recipients: Vec<_> = told.collect();
+    let entry = stored.first().filter(|_| !recipients.is_empty())?;
+    Some(Entry { next_hop: NextHop::Nowhere, recipients, ..entry.clone() })
 }
 
 /// The lines of an envelope, one after the other.
