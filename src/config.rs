@@ -277,6 +277,11 @@ impl Config {
         if self.dkim_key.is_some() != self.dkim_selector.is_some() {
             return Err("--dkim-key and --dkim-selector need each other".to_owned());
         }
+        let smarthost = [&self.smarthost_login, &self.smarthost_token, &self.smarthost_ca];
+        if self.smarthost.is_none() && smarthost.into_iter().any(Option::is_some) {
+            let why = "--smarthost-login, --smarthost-token and --smarthost-ca need --smarthost";
+            return Err(why.to_owned());
+        }
         if self.smarthost_login.is_some() && self.smarthost_token.is_some() {
             let why = "--smarthost-login and --smarthost-token: one of them is enough";
             return Err(why.to_owned());
@@ -516,7 +521,8 @@ mod tests {
             (oauth, "--oauth-keys needs --users"),
             (&format!("{oauth} --users u"), "--oauth-keys needs --cert"),
             (&format!("{oauth} --users u --allow-plain-auth"), "--oauth-keys needs --cert"),
-            ("--smarthost-login a --smarthost-token b", "one of them"),
+            ("--smarthost-login a", "need --smarthost"),
+            ("--smarthost x.example:25 --smarthost-login a --smarthost-token b", "one of them"),
         ] {
             let args: Vec<&str> = flags.split(' ').collect();
             let why = config(&args).check().unwrap_err();

@@ -2,9 +2,9 @@
 //! has its files read again, one has the queue tried now.
 //!
 //! Exit codes: 0 after SIGINT or SIGTERM, 1 if a second one did not let it finish, 2 for
-//! a wrong flag, 71 if a port cannot be opened, 78 if a file or the spool cannot be used
-//! or flags do not fit together (the last two are EX_OSERR and EX_CONFIG of
-//! `sysexits.h`).
+//! a wrong flag, 71 if a port cannot be opened or signals cannot be caught, 78 if a file or
+//! the spool cannot be used or flags do not fit together (the last two are EX_OSERR and
+//! EX_CONFIG of `sysexits.h`).
 //!
 //! Nothing here that ends the program waits for the log: somebody may hold its pipe open
 //! and read nothing.

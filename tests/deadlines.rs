@@ -60,6 +60,19 @@ fn a_message_that_is_too_large_and_has_no_end_is_cut_off_however_fast_it_comes()
 }
 
 #[test]
+fn a_message_that_is_too_large_is_told_so_however_slowly_it_comes() {
+    let server = TestServer::start(&["--timeout", "1", "--max-size", "250000"]);
+    let mut client = Client::in_data(server.address, "bob@localhost");
+    let stretch = format!("{}\r\n", "x".repeat(70_000));
+    for _ in 0..6 {
+        client.send(&stretch);
+        // Of what is beyond the limit alone it is longer than the time-out.
+        thread::sleep(Duration::from_millis(600));
+    }
+    assert_eq!(&client.message("")[..3], "552");
+}
+
+#[test]
 fn a_long_message_may_take_longer_than_the_time_out_in_all() {
     let server = TestServer::start(&["--timeout", "1"]);
     let mut client = Client::in_data(server.address, "bob@localhost");

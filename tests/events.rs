@@ -51,6 +51,7 @@ impl Watched {
             told.push(match event.what {
                 What::Connected { client, role } => format!("{} {role:?}", client.ip()),
                 What::Client(line) => format!("C: {line}"),
+                What::Server(line) if line.starts_with("334") => format!("S: {line}"),
                 What::Server(line) => format!("S: {}", &line[..3]),
                 What::State(name) => format!("-> {name}"),
                 What::Tls(_) => "TLS".to_owned(),
@@ -93,10 +94,16 @@ fn a_secret_is_told_to_nobody() {
     std::fs::write(&users, "ann:{PLAIN}secret\n").unwrap();
     let server = Watched::start(&["--users", users.to_str().unwrap(), "--allow-plain-auth"]);
     let mut client = Client::connect(server.address);
-    for line in ["EHLO c.example", "AUTH PLAIN AGFubgBzZWNyZXQ=", "NOOP secret", "secret", "QUIT"] {
+    client.ask("EHLO c.example");
+    let challenge = client.ask("AUTH CRAM-MD5");
+    for line in ["*", "AUTH PLAIN AGFubgBzZWNyZXQ=", "NOOP secret", "secret", "QUIT"] {
         client.ask(line);
     }
     let told = server.until_closed().join("\n");
+    // With the answer to it somebody could try passwords at leisure.
+    let challenge = challenge.trim_end().strip_prefix("334 ").unwrap();
+    let hidden = format!("C: AUTH CRAM-MD5\nS: 334 <{} octets>\n", challenge.len());
+    assert!(told.contains(&hidden) && !told.contains(challenge), "{told}");
     assert!(told.contains("C: AUTH PLAIN <16 octets>\nS: 235\n-> Ready"), "{told}");
     assert!(!told.contains("secret") && !told.contains("AGFubgBz"), "{told}");
 }

@@ -9,8 +9,8 @@
 //! numbers at most; users are as many as the users file names.
 //!
 //! What is not done: nothing is written down, so a restart forgets, and each process
-//! counts by itself. Sessions of one user that ask in the same instant may each get the
-//! last place: then there are as many too many as there are such sessions, once.
+//! counts by itself. Sessions of one user that ask in the same instant may each get all
+//! that is left, once.
 //!
 //! Book: docs/12-who-may-relay.md.
 

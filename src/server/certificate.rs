@@ -22,7 +22,8 @@ pub fn read(cert: &Path, key: &Path) -> Result<Acceptor, String> {
     warn_if_readable_by_others(key);
     let cert_pem = read_pem(cert, "-----BEGIN CERTIFICATE-----", "a certificate")?;
     let key_pem = read_pem(key, "PRIVATE KEY-----", "a private key")?;
-    if contains(&key_pem, "ENCRYPTED") {
+    // PKCS#8 says it where the key begins, the older forms in a line `Proc-Type: 4,ENCRYPTED`.
+    if ["BEGIN ENCRYPTED", "4,ENCRYPTED"].iter().any(|mark| contains(&key_pem, mark)) {
         let why = "expected a key without a password: nobody is there to type it";
         return Err(format!("{}: {why}", key.display()));
     }

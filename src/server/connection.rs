@@ -264,6 +264,7 @@ impl<'a> Talk<'a> {
         let _ = match &cut {
             Cut::Stopping => wire.reply(&reply::stopping(hostname)),
             Cut::Lost(Lost::Late) => wire.reply(&reply::too_slow(hostname)),
+            // Without a handshake there is no wire left to say it on, and nobody gets here.
             Cut::Lost(_) | Cut::NoTls(_) => Ok(()),
         };
         wire.close(Linger::SHORT);
@@ -288,7 +289,7 @@ fn nonce() -> String {
 pub fn random_octets<const COUNT: usize>() -> [u8; COUNT] {
     let mut octets = [0; COUNT];
     // It fails only where the system has no randomness at all. A challenge that
-    // can be guessed would be worse than none, so that ends this session.
+    // can be guessed would be worse than none, so that ends this session, or the start.
     let filled = SystemRandom::new().fill(&mut octets);
     filled.expect("the operating system gives random octets");
     octets

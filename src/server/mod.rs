@@ -138,8 +138,8 @@ impl Server {
         self.listeners.iter().map(Listener::address).collect()
     }
 
-    /// All dialogues from here on, as `--trace` prints them. There is one such stream: a
-    /// second call gives none. Nothing waits for its reader.
+    /// All dialogues with clients from here on, as `--trace` prints them. There is one such
+    /// stream: a second call gives none. Nothing waits for its reader.
     pub fn events(&self) -> Option<Events> {
         let (teller, events) = events::stream();
         self.handle.shared.teller.set(teller).ok().map(|()| events)
@@ -218,9 +218,9 @@ fn open_ports(config: &Config) -> Result<Vec<Listener>, BindError> {
 }
 
 impl Handle {
-    /// Reads users, aliases, certificate, key and the keys of tokens again, for sessions
-    /// that begin from now on; the key of DKIM, for letters that do; and what belongs to
-    /// the smarthost, for attempts that do.
+    /// Reads users, aliases and the keys of tokens again, for sessions that begin from now
+    /// on; certificate and key, for handshakes that do; the key of DKIM, for letters; and
+    /// what belongs to the smarthost, for attempts.
     /// If one of the files is wrong, everything stays as it was, and the error says what
     /// is wrong.
     pub fn reload(&self) -> Result<(), String> {

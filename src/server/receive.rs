@@ -1,5 +1,5 @@
 //! From 354 to stored, or from the first BDAT: the one place where the wire meets the
-//! store.
+//! store on the way in.
 //!
 //! In: a client about to send a message, or a chunk of one, and its envelope. Out: the
 //! [`Outcome`], which the session turns into a reply. The message streams from the input
@@ -20,6 +20,7 @@ use crate::server::shared::Shared;
 use crate::server::trusting::Trust;
 use crate::smtp::address::{Mailbox, ReversePath};
 use crate::smtp::session::{Envelope, Outcome, Part, Role, Session};
+use crate::smtp::site::Site;
 use crate::smtp::text::{ascii_address, printable};
 use crate::store::disk::is_full;
 use crate::store::draft::Draft;
@@ -70,7 +71,7 @@ pub fn receive(
 ) -> Result<Outcome, Lost> {
     let unstuffer = Unstuffer::default();
     let mut incoming = Incoming::begin(wire, session, &envelope, unstuffer, client, shared);
-    incoming.read_to_end(wire, session.site().max_size)?;
+    incoming.read_to_end(wire, session.site())?;
     Ok(incoming.end(envelope, session, shared))
 }
 
@@ -122,12 +123,14 @@ impl<'a> Incoming<'a> {
     }
 
     /// Reads a message to its final dot.
-    fn read_to_end(&mut self, wire: &mut Wire, max_size: u64) -> Result<(), Lost> {
+    fn read_to_end(&mut self, wire: &mut Wire, site: &Site) -> Result<(), Lost> {
         wire.begin_message();
         loop {
             let (taken, then) = self.write(wire.arrived()?);
-            if self.unstuffer.octets() > max_size {
+            if self.unstuffer.octets() > site.max_size {
                 self.draft = Err(Outcome::TooBig);
+            }
+            if self.unstuffer.octets() > site.endless_size() {
                 wire.forget(taken);
             } else {
                 wire.take(taken);
@@ -161,7 +164,7 @@ impl<'a> Incoming<'a> {
             wire.take(count);
             left = left.saturating_sub(count as u64);
         }
-        wire.end_chunk(size);
+        wire.show_chunk(size);
         Ok(())
     }
 
@@ -194,9 +197,13 @@ impl<'a> Incoming<'a> {
 
     /// The message is over: stores it, if nothing is wrong with it.
     fn end(self, mut envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
-        let Incoming { name, when, unstuffer, draft, trust, client, _sending } = self;
+        let Incoming { name, when, unstuffer, draft, mut trust, client, _sending } = self;
         let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
         let mut verdict = String::new();
+        let draft = draft.and_then(|mut draft| {
+            let finished = draft.finish(&mut |text| trust.stored(text));
+            finished.map(|()| draft).map_err(|error| fault(&error, &name, client))
+        });
         let draft = draft.inspect(|draft| drop_who_had_it(draft, &mut envelope));
         let outcome = match draft {
             Ok(draft) if is_loop(&draft, &envelope) => Outcome::Loop,

@@ -45,7 +45,7 @@ pub struct Shared {
     pub resolver: Resolver,
     /// Print every dialogue to standard error.
     pub trace: bool,
-    /// Who else hears of every dialogue, if anybody does.
+    /// Who else hears of every dialogue with a client, if anybody does.
     pub teller: OnceLock<Teller>,
     files: Mutex<Files>,
     is_stopping: AtomicBool,
@@ -116,7 +116,8 @@ impl Shared {
         self.files().process_secret
     }
 
-    /// For sessions that begin from now on.
+    /// For handshakes, letters and attempts from now on, and for the rest of it for sessions
+    /// that begin from now on.
     pub fn set_files(&self, files: Files) {
         *self.files() = files;
     }

@@ -2,8 +2,8 @@
 //!
 //! In: the flags, and two files: who we are there, and an authority that vouches for
 //! it. Out: a [`Smarthost`], or one line that says which file is wrong and what was
-//! expected. A password is read once, a token before each login: other programs renew it
-//! in its file.
+//! expected. A password is read with the flags and at each SIGHUP, a token before each login:
+//! other programs renew it in its file.
 //!
 //! Book: docs/14-the-queue.md.
 
@@ -23,14 +23,7 @@ const SUBMISSIONS_PORT: u16 = 465;
 /// Reads what belongs to the smarthost. The error names the file, and what was
 /// expected in it.
 pub fn read(config: &Config) -> Result<Option<Smarthost>, String> {
-    let Some((host, port)) = config.smarthost.clone() else {
-        let flags = [&config.smarthost_login, &config.smarthost_token, &config.smarthost_ca];
-        if flags.into_iter().any(Option::is_some) {
-            let why = "--smarthost-login, --smarthost-token and --smarthost-ca need --smarthost";
-            return Err(why.to_owned());
-        }
-        return Ok(None);
-    };
+    let Some((host, port)) = config.smarthost.clone() else { return Ok(None) };
     let login = login(config)?;
     // Whoever gets a password, or is trusted by name, has to prove the name.
     let is_checked = login.is_some() || config.smarthost_ca.is_some() || port == SUBMISSIONS_PORT;
@@ -54,8 +47,7 @@ fn login(config: &Config) -> Result<Option<Box<Login>>, String> {
     Ok(Some(Box::new(move || Ok(credentials.clone()))))
 }
 
-/// The user on the first line, the token on the second, as in the form that many programs
-/// print them one after the other.
+/// The user on the first line, the token on the second.
 fn token(path: &Path) -> Result<Credentials, String> {
     let wrong = |why: String| format!("{}: {why}", path.display());
     let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;

@@ -49,7 +49,7 @@ impl Trust {
         Trust::Nothing
     }
 
-    /// Whether a field is put above the letter at its end.
+    /// Whether a field may be put above the letter at its end.
     pub fn is_wanted(&self) -> bool {
         !matches!(self, Trust::Nothing)
     }
@@ -68,17 +68,16 @@ impl Trust {
         }
     }
 
-    /// The letter is complete: ends its text and puts the field above it. Gives the words
-    /// for the log, and why the letter is refused, if it is.
+    /// The letter is complete: puts the field above it, if it gets one. Gives the words for
+    /// the log, and why the letter is refused, if it is.
     pub fn end(
-        mut self,
+        self,
         draft: &mut Draft,
         from: &ReversePath,
         session: &Session,
         client: &Client,
         shared: &Shared,
     ) -> io::Result<(String, Option<Distrust>)> {
-        draft.finish(&mut |text| self.stored(text))?;
         match self {
             Trust::Nothing => Ok((String::new(), None)),
             Trust::Sign(signing) => {

@@ -29,7 +29,7 @@ const SIZE_DIGITS: usize = 20;
 /// 4.5.3.1.2.
 const CLIENT_NAME_LIMIT: usize = 255;
 
-/// What may stand between words, and at the end of a line.
+/// What may stand at the end of a line, and between words where the RFC is silent.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// One command of a client, ready to be acted on.

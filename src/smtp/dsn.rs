@@ -61,7 +61,7 @@ pub struct Notify {
 pub struct OriginalRecipient {
     /// Such as `rfc822`; an atom.
     pub address_type: String,
-    /// In xtext, as it was sent, or in ASCII if it was not.
+    /// As it was sent, in xtext. One outside ASCII, which RFC 6533 allows, is spelt in ASCII.
     pub address: String,
 }
 
@@ -77,7 +77,7 @@ impl Ret {
 }
 
 impl Notify {
-    /// Nothing was said about failures in so many words, and they are reported.
+    /// The sender has said nothing: failures are reported (RFC 3461 section 4.1).
     pub const DEFAULT: Notify = Notify { success: false, failure: true, delay: false };
     /// The sender wants to hear nothing.
     pub const NEVER: Notify = Notify { success: false, failure: false, delay: false };

@@ -1,7 +1,7 @@
 //! Dialogues, told as they happen to a program that this server is a part of: a test
 //! that asserts on one, or a page that shows it (`examples/watch/`).
 //!
-//! In: what `--trace` prints, and what lies between its lines. Out: a stream of
+//! In: what `--trace` prints of clients, and what lies between its lines. Out: a stream of
 //! [`Event`]s, the same texts as in the trace: printable, and without secrets. The server
 //! never waits for whoever reads it: what a full stream cannot take is dropped, and counted.
 //!
@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use crate::smtp::session::Role;
 
-/// How many events wait for their reader. A line is short, so this is a few megabytes at
-/// the most, and a reader may be away for as long as thousands of lines take.
+/// How many events wait for their reader, who may be away for as long as thousands of lines
+/// take. A line is usually short, and 4 KB at the most once it is printable: somebody who
+/// wants to be a nuisance can make it 35 MB.
 const WAITING_LIMIT: usize = 8192;
 
 /// One thing that happened in one session.

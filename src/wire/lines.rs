@@ -19,21 +19,20 @@ use std::io::{self, ErrorKind, Write};
 use std::thread;
 use std::time::Duration;
 
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{Reply, is_challenge};
 use crate::smtp::session::BadLine;
+use crate::smtp::session::patience::STRETCH;
 use crate::wire::buffer::Buffer;
 use crate::wire::socket::Linger;
 use crate::wire::stream::{Stream, TLS_HANDSHAKE, TlsError};
 use crate::wire::tls::Acceptor;
 use crate::wire::trace::Trace;
 
-/// Input buffer while we wait for commands. An idle client costs this much, and
-/// its thread's stack.
+/// Input buffer while we wait for commands. An idle client costs this much, the longest line
+/// and reply that it had so far, and its thread's stack.
 const COMMAND_BUFFER: usize = 2 * 1024;
 /// Input buffer while a message comes in, so that a megabyte is a few reads.
 const MESSAGE_BUFFER: usize = 64 * 1024;
-/// How much of a message has to arrive before its deadline is renewed.
-const MESSAGE_STRETCH: usize = 64 * 1024;
 /// Replies kept back before they are sent although more commands are waiting.
 const OWED_LIMIT: usize = 4 * 1024;
 /// How long the last replies and the goodbye of TLS may take.
@@ -53,14 +52,14 @@ pub struct Wire {
     /// Replies not sent yet.
     owed: Vec<u8>,
     /// Octets of the message since its deadline was renewed.
-    stretch: usize,
+    stretch: u64,
     trace: Option<Trace>,
 }
 
 /// Why there is no line to run.
 #[derive(Debug)]
 pub enum LineError {
-    /// The line was read to its end, and is not to be parsed.
+    /// What came is not to be parsed.
     Bad(BadLine),
     /// There will be no more lines.
     Lost(Lost),
@@ -176,7 +175,7 @@ impl Wire {
         reply.write_to(&mut self.owed);
         if let Some(trace) = &self.trace {
             let (_, new) = self.owed.split_at(before);
-            trace.server(new);
+            if is_challenge(reply) { trace.hidden(reply) } else { trace.server(new) }
         }
         if self.owed.len() > OWED_LIMIT {
             self.flush()?;
@@ -193,7 +192,7 @@ impl Wire {
         Ok(())
     }
 
-    /// From here to [`Wire::end_message`] or [`Wire::end_chunk`] the input is a message.
+    /// From here to [`Wire::end_message`] or [`Wire::show_chunk`] the input is a message.
     pub fn begin_message(&mut self) {
         self.renew_stretch();
     }
@@ -214,13 +213,13 @@ impl Wire {
     /// The first `count` octets that have arrived were dealt with.
     pub fn take(&mut self, count: usize) {
         self.input.take(count);
-        self.stretch += count;
-        if self.stretch >= MESSAGE_STRETCH {
+        self.stretch += count as u64;
+        if self.stretch >= STRETCH {
             self.renew_stretch();
         }
     }
 
-    /// The same for what is read only to find its end. It renews no deadline, so that a
+    /// The same for what is far more than any message. It renews no deadline, so that a
     /// message without an end comes to one.
     pub fn forget(&mut self, count: usize) {
         self.input.take(count);
@@ -236,7 +235,7 @@ impl Wire {
     }
 
     /// A chunk of `octets` was read; commands follow.
-    pub fn end_chunk(&self, octets: u64) {
+    pub fn show_chunk(&self, octets: u64) {
         self.show(&format!("(a chunk of {octets} octets)"));
     }
 
@@ -252,7 +251,7 @@ impl Wire {
             self.take(count);
             left = left.saturating_sub(count as u64);
         }
-        self.end_chunk(octets);
+        self.show_chunk(octets);
         Ok(())
     }
 
@@ -534,7 +533,7 @@ mod tests {
                 wire.take(count);
                 left -= count as u64;
             }
-            wire.end_chunk(5);
+            wire.show_chunk(5);
             assert!(matches!(wire.read_line(LIMIT), Err(LineError::Bad(BadLine::BareNewline))));
             sender.join().unwrap();
         }

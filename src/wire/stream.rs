@@ -13,7 +13,7 @@ use std::time::Duration;
 use native_tls::{HandshakeError, TlsConnector, TlsStream};
 
 use crate::wire::socket::{Linger, Socket};
-use crate::wire::tls::{Acceptor, Server};
+use crate::wire::tls::{Acceptor, ServerSide};
 
 /// Every TLS connection begins with this octet, and no command does.
 pub const TLS_HANDSHAKE: u8 = 0x16;
@@ -24,7 +24,7 @@ pub enum Stream {
     /// As it is on the wire.
     Plain(Socket),
     /// Encrypted, and we are the server. In a box, because it is many times as large.
-    Server(Box<Server>),
+    Server(Box<ServerSide>),
     /// Encrypted, and we are the client.
     Client(Box<TlsStream<Socket>>),
 }
@@ -109,7 +109,7 @@ impl Stream {
 }
 
 /// The handshake, if it is one.
-fn accept(acceptor: &Acceptor, mut socket: Socket) -> Result<Server, TlsError> {
+fn accept(acceptor: &Acceptor, mut socket: Socket) -> Result<ServerSide, TlsError> {
     // The library would say no more than that a number is wrong.
     match socket.peek_octet() {
         Ok(TLS_HANDSHAKE) => acceptor.accept(socket).map_err(TlsError::Handshake),

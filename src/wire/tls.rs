@@ -1,14 +1,15 @@
 //! The server's half of TLS, behind one small type.
 //!
 //! In: a certificate and its key, in PEM form. Out: an [`Acceptor`], which makes
-//! a [`Server`] stream of a [`Socket`] whose client begins a handshake. What is
-//! accepted is decided here and nowhere else: TLS 1.2 and 1.3, and only key exchanges
+//! a [`ServerSide`] of a [`Socket`] whose client begins a handshake. What is
+//! accepted is decided here and nowhere else: TLS 1.2 and 1.3, and on Linux only key exchanges
 //! with forward secrecy, so that whoever records a session today and steals the key
 //! next year cannot read it (RFC 9325 sections 3.1.1 and 4).
 //!
 //! On Linux the library is OpenSSL, by the crate that `native-tls` uses there too:
 //! its own acceptor rules TLS 1.3 out and still takes key exchanges without forward
-//! secrecy. On other systems it is `native-tls`, and what the system does by default.
+//! secrecy. On other systems it is `native-tls`, TLS 1.2 or newer, and what
+//! else the system does by default.
 //!
 //! Left to others: the files, and what is wrong with them
 //! (`server/certificate.rs`); the client's half (`stream.rs`).
@@ -27,7 +28,7 @@ pub struct Acceptor(library::Acceptor);
 
 /// A connection under TLS, of which we are the server.
 #[derive(Debug)]
-pub struct Server(library::Stream);
+pub struct ServerSide(library::Stream);
 
 /// Why there is no [`Acceptor`].
 #[derive(Debug)]
@@ -49,12 +50,12 @@ impl Acceptor {
 
     /// Makes the handshake with a client, at most until the socket's deadline. The
     /// error is what the library says.
-    pub fn accept(&self, socket: Socket) -> Result<Server, String> {
-        library::accept(&self.0, socket).map(Server)
+    pub fn accept(&self, socket: Socket) -> Result<ServerSide, String> {
+        library::accept(&self.0, socket).map(ServerSide)
     }
 }
 
-impl Server {
+impl ServerSide {
     /// The connection below.
     pub fn socket(&mut self) -> &mut Socket {
         self.0.get_mut()
@@ -222,13 +223,13 @@ mod library {
     }
 }
 
-impl Read for Server {
+impl Read for ServerSide {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl Write for Server {
+impl Write for ServerSide {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.0.write(octets)
     }

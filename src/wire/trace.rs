@@ -12,6 +12,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
+use crate::smtp::reply::Reply;
 use crate::smtp::text::printable;
 use crate::wire::events::{Event, Teller, What};
 
@@ -54,6 +55,13 @@ impl Trace {
         for line in replies.split_inclusive(|octet| *octet == b'\n') {
             self.tell(What::Server(printable(line.trim_ascii_end())));
         }
+    }
+
+    /// A reply of a login, without what it says: whoever has both sides of one by SCRAM or
+    /// CRAM-MD5 can try passwords at leisure.
+    pub fn hidden(&self, reply: &Reply) {
+        let octets: usize = reply.lines().iter().map(String::len).sum();
+        self.tell(What::Server(format!("{} <{octets} octets>", reply.code())));
     }
 
     /// Tells one thing. What is no line of the dialogue has its place in the log, and is

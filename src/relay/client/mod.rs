@@ -134,12 +134,13 @@ impl Client {
         let reply = self.replies.reply(self.limit(step), kept);
         let reply = reply.map_err(|why| self.lost(step, &why))?;
         if let Some(trace) = &self.trace {
-            let mut octets = Vec::new();
-            match step {
-                "AUTH" => octets.extend(format!("{} (…)", reply.code()).bytes()),
-                _ => reply.write_to(&mut octets),
+            if step == "AUTH" {
+                trace.hidden(&reply);
+            } else {
+                let mut octets = Vec::new();
+                reply.write_to(&mut octets);
+                trace.server(&octets);
             }
-            trace.server(&octets);
         }
         self.is_open &= reply.code() != CLOSING;
         Ok(reply)

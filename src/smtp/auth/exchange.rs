@@ -196,7 +196,7 @@ pub struct Credentials {
 pub enum Evidence {
     /// In clear, as every mechanism needs it.
     Password(String),
-    /// What somebody else has signed, or made up and knows again.
+    /// What another server has given out, and the mail server believes.
     Token(String),
 }
 

@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 /// The members of one object by their names.
 pub type Members = Map<String, Value>;
 
-/// An object, and nothing before or after it. An object inside it that has two members
-/// of one name is refused: some programs take the first, some the last (RFC 7515 section
-/// 4 and RFC 7519 section 4 allow to refuse them).
+/// An object, and nothing before or after it. If it has two members of one name, or an
+/// object inside it has, it is refused: some programs take the first, some the last (RFC
+/// 7515 section 4 and RFC 7519 section 4 allow to refuse them).
 pub fn object(text: &[u8]) -> Option<Members> {
     let value: Value = serde_json::from_slice(text).ok()?;
     // A map holds one member of each name. So it has fewer than the text where one

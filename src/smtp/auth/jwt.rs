@@ -177,6 +177,7 @@ fn part(text: &str) -> Result<Members, Refusal> {
 
 /// The name. Whoever can write any address into a profile would have any name, so one
 /// that the issuer calls unverified is nobody's, and no second name is tried in its place.
+/// An issuer that says nothing of it is believed: whoever names it has to know it.
 fn claimed(claims: &Members) -> Result<Claimed, Refusal> {
     let is_verified = match claims.get("email_verified") {
         None | Some(Value::Bool(true)) => true,

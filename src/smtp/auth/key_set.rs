@@ -60,8 +60,8 @@ impl KeySet {
         }
     }
 
-    /// The keys that a token may be signed with which names this algorithm and, perhaps,
-    /// this key. A key without a name may be any.
+    /// The keys with which a token may be signed that names `algorithm` and perhaps a key. A
+    /// key without a name may be any.
     pub fn fitting<'a>(
         &'a self,
         algorithm: Algorithm,

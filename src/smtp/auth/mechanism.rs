@@ -125,8 +125,8 @@ pub fn without_controls(text: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
     if has_controls { Err(Failure::Malformed) } else { Ok(octets) }
 }
 
-/// A message, or a part of one, that is UTF-8, as all grammars but that of a password
-/// demand in effect: there is nobody whose name is not.
+/// A message, or a part of one, that has to be UTF-8: a name is, and only a password need
+/// not be.
 pub fn text(octets: &[u8]) -> Result<&str, Failure> {
     std::str::from_utf8(octets).map_err(|_| Failure::Malformed)
 }

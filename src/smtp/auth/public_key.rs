@@ -18,8 +18,8 @@ use ring::signature::{
     UnparsedPublicKey,
 };
 
-/// RFC 7518 section 3.3 wants this many bits at least; more than the other many would
-/// only cost time.
+/// RFC 7518 section 3.3 wants the first number of bits at least. Beyond the second a check
+/// takes long, and is no safer.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 /// The octets of an exponent: 65537, which nearly everybody has, needs three.
 const EXPONENT_LIMIT: usize = 4;
@@ -78,7 +78,7 @@ impl PublicKey {
         if !RSA_BITS.contains(&bits) {
             return Err("its modulus has less than 2048 bits, or more than 8192");
         }
-        // With an exponent of 1 a signature is the text itself.
+        // With an exponent of 1 anybody can write a signature.
         let is_odd = e.last().is_some_and(|last| last % 2 == 1);
         if !is_odd || e == [1] || e.len() > EXPONENT_LIMIT {
             return Err("its exponent is even, 1, or very large");

@@ -225,7 +225,8 @@ impl ClientBegan {
     ) -> Result<(String, String), BadChallenge> {
         let field = |key: &str| server_first.split(',').find_map(|part| part.strip_prefix(key));
         let nonce = field("r=").filter(|nonce| nonce.starts_with(&self.nonce));
-        let nonce = nonce.ok_or(BadChallenge)?;
+        // An extension that has to be understood ends it (RFC 5802 section 5.1).
+        let nonce = nonce.filter(|_| field("m=").is_none()).ok_or(BadChallenge)?;
         let salt = field("s=").and_then(|salt| BASE64.decode(salt).ok()).ok_or(BadChallenge)?;
         let iterations = field("i=")
             .and_then(|count| count.parse::<NonZeroU32>().ok())
@@ -396,7 +397,13 @@ mod tests {
     #[test]
     fn a_server_that_does_not_know_the_password_is_found_out() {
         let (client, _) = ClientBegan::begin("ann", "client");
-        for wrong in ["r=other,s=AAAA,i=4096", "r=clientx,s=AAAA,i=0", "r=clientx,i=1", "x"] {
+        for wrong in [
+            "r=other,s=AAAA,i=4096",
+            "r=clientx,s=AAAA,i=0",
+            "r=clientx,i=1",
+            "m=1,r=clientx,s=AAAA,i=4096",
+            "x",
+        ] {
             assert_eq!(client.prove(wrong, "secret"), Err(BadChallenge), "{wrong}");
         }
     }

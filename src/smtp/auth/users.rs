@@ -183,8 +183,8 @@ impl Users {
         octets(hmac::sign(&self.process_secret, format!("{purpose} {name}").as_bytes()))
     }
 
-    /// Compares in a time that does not depend on where the two differ: `verify`
-    /// does, and what it compares are two hashes that no client can foresee.
+    /// Compares in a time that does not depend on where the two differ. What is compared
+    /// are two hashes that no client can foresee.
     pub fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
         let tag = hmac::sign(&self.process_secret, other);
         hmac::verify(&self.process_secret, one, tag.as_ref()).is_ok()

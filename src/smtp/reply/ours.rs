@@ -95,7 +95,12 @@ pub fn challenge(base64: &str) -> Reply {
     Reply::plain(334, base64)
 }
 
-/// 252 2.0.0: the answer to every VRFY. To say whether a mailbox exists would
+/// Whether this is a challenge.
+pub fn is_challenge(reply: &Reply) -> bool {
+    reply.code() == 334
+}
+
+/// 252 2.0.0: the answer to a VRFY. To say whether a mailbox exists would
 /// help those who collect addresses (RFC 5321 section 7.3).
 pub fn not_verified() -> Reply {
     Reply::new(252, (0, 0), "not verified, but RCPT will tell whether mail is taken")
@@ -213,7 +218,7 @@ pub fn not_http() -> Reply {
     Reply::new(500, (5, 2), "this is an SMTP server, not a web server")
 }
 
-/// 501: EHLO or HELO with no name, or an endless one. No reply to these two has an
+/// 501: EHLO or HELO with no name, or an endless one. What answers these two has no
 /// enhanced code (RFC 2034 section 4).
 pub fn bad_client_name(verb: &str) -> Reply {
     Reply::plain(501, format!("give your name: {verb} host.example or {verb} [192.0.2.1]"))
@@ -271,7 +276,7 @@ pub fn bad_sequence(why: &str) -> Reply {
     Reply::new(503, (5, 1), why.to_owned())
 }
 
-/// 504 5.5.4: a mechanism that was not announced (RFC 4954 section 4).
+/// 504 5.5.4: a mechanism that this server has not (RFC 4954 section 4).
 pub fn unknown_mechanism() -> Reply {
     Reply::new(504, (5, 4), "that mechanism is not offered, EHLO lists those that are")
 }

@@ -43,9 +43,8 @@ pub enum ReplyError {
 }
 
 impl ReplyParser {
-    /// Reads any number of replies, and keeps so many octets of the text of each. What
-    /// goes beyond is left out, from wherever it is: of that memory there is no more,
-    /// however long a reply is.
+    /// Reads any number of replies, and keeps so many octets of the text of each, however
+    /// long it is. What goes beyond is left out.
     pub fn keeping(kept: usize) -> ReplyParser {
         ReplyParser { kept, begun: None, lines: 0, room: kept }
     }

@@ -49,9 +49,14 @@ impl Session {
         }
     }
 
-    /// The last step, where the session has lasted too long.
+    /// The last step, where the session has lasted too long. A letter in chunks may take as
+    /// long as one after DATA, during which nobody asks.
     pub(super) fn outlasted(&mut self) -> Option<Step> {
-        let enough = self.patience.lasts(self.outside.age, self.site.timeout)?;
+        let received = match self.state {
+            State::Chunks { received, .. } => received,
+            _ => 0,
+        };
+        let enough = self.patience.lasts(self.outside.age, self.site.timeout, received)?;
         let reply = enough.reply(&self.site.hostname);
         Some(self.end(enough, Step::new(reply, Next::Command)))
     }
@@ -61,7 +66,7 @@ impl Session {
     fn price_refusal(&mut self, reply: &Reply) -> Price {
         match &self.state {
             State::Mail(envelope) | State::Rcpt(envelope) if reply.kind() == Kind::Never => {
-                self.patience.recipient_refused(envelope.recipients.len())
+                self.patience.recipient_refused(envelope.accepted())
             }
             _ => Price::Counts,
         }

@@ -17,7 +17,7 @@ use crate::smtp::session::patience::PAUSE;
 use crate::smtp::session::{Farewell, Next, Note, Role, Session, State, Step, go};
 
 impl Session {
-    /// The mechanisms that would be accepted now, the best first.
+    /// The mechanisms that would be accepted now if no address were blocked, the best first.
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         match self.site.users() {
             Some(users) if self.user.is_none() && self.may_log_in() => {
@@ -33,14 +33,13 @@ impl Session {
         self.role != Role::Smtp && self.user.is_none()
     }
 
-    /// Whether a login may begin now: what is said of it is encrypted, or this is a
-    /// classroom.
+    /// Whether a login may begin now: what is said of it is encrypted, or
+    /// `--allow-plain-auth` lets it go in clear, as in a classroom.
     fn may_log_in(&self) -> bool {
         self.is_tls || self.site.allow_plain_auth
     }
 
-    /// Whether what this mechanism sends may be said now. A classroom where passwords
-    /// are said in clear has no use for tokens.
+    /// Whether what this mechanism sends may be said now. A token is never taken in clear.
     fn may_say(&self, mechanism: Mechanism) -> bool {
         self.is_tls || !mechanism.takes_token()
     }

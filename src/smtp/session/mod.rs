@@ -1,7 +1,7 @@
 //! The order of commands in one SMTP session (RFC 5321 section 4.1.4).
 //!
 //! In: one line from the client, or what became of a message. Out: one
-//! [`Step`]: the reply, and what the connection does next. This room opens no
+//! [`Step`]: the reply, and what the connection does next. This folder opens no
 //! socket, reads no clock and touches no disk; `server/connection.rs` does that
 //! and tells what it sees there ([`Outside`]).
 //!
@@ -96,7 +96,8 @@ pub struct Session {
     is_tls: bool,
     /// Who logged in.
     user: Option<String>,
-    /// An exchange was refused or broken off: the next line may be the password.
+    /// The client has said AUTH, or a line that we did not read and that may have been one:
+    /// from here on any line may be a password.
     may_see_password: bool,
     outside: Outside,
     patience: Patience,
@@ -138,8 +139,8 @@ impl Session {
         }
     }
 
-    /// Tells the session what it cannot see by itself. Until it is told, nothing
-    /// stands in the way.
+    /// Tells the session what it cannot see by itself. Until it is told, nothing but the
+    /// clock of a token stands in the way.
     pub fn set_outside(&mut self, outside: Outside) {
         self.outside = outside;
     }
@@ -220,6 +221,8 @@ impl Session {
             BadLine::TooLong if !was_auth => reply::line_too_long(),
             BadLine::TooLong | BadLine::AuthTooLong => reply::auth_line_too_long(),
             BadLine::Nul => reply::nul_in_command(),
+            // Inside an exchange it was no command.
+            BadLine::Bdat if was_auth => reply::bad_auth_response(),
             BadLine::Bdat => return self.hang_up(reply::bad_chunk(), Farewell::UnknownChunk),
             // Somebody may have wanted the rest to be taken for a command.
             BadLine::BareNewline => {
@@ -331,7 +334,7 @@ impl Session {
             (_, Command::Helo(name)) => go(State::Ready, self.hello(name, false)),
 
             // Where nobody can log in, AUTH is no parameter of MAIL (RFC 4954 section 5).
-            (state, Command::Mail(mail)) if mail.auth && self.site.users().is_none() => {
+            (state, Command::Mail(mail)) if mail.auth && !self.knows_auth() => {
                 go(state, reply::unknown_parameter("AUTH"))
             }
             // Submission is for users who have logged in (RFC 6409 section 4.3).
@@ -457,9 +460,8 @@ impl Session {
             "DSN".to_owned(),
             "SMTPUTF8".to_owned(),
             "CHUNKING".to_owned(),
-            // How many RCPTs one transaction may have (RFC 9422). An alias may take the
-            // place of several: the limit is a promise to refuse what is beyond it, and
-            // none to accept what is below.
+            // How many RCPTs one transaction may have (RFC 9422). We count destinations: an
+            // alias may take the place of several, and a second address of a mailbox none.
             format!("LIMITS RCPTMAX={}", self.site.max_recipients.min(LARGEST_LIMIT)),
             "ENHANCEDSTATUSCODES".to_owned(),
         ];
@@ -706,6 +708,17 @@ mod tests {
             assert_eq!(step.code(), 500);
             assert_eq!(step.next, Next::Close(Farewell::BareNewline));
             assert_eq!(session.state(), &State::Closed);
+        }
+    }
+
+    #[test]
+    fn inside_a_login_a_bad_line_ends_that_alone_whatever_it_begins_with() {
+        for why in [BadLine::Bdat, BadLine::TooLong, BadLine::Nul] {
+            let mut session = private(Role::Smtp);
+            codes(&mut session, &["EHLO c", "AUTH PLAIN"]);
+            let step = session.bad_line(why);
+            assert_eq!((step.kind(), step.next), (Some(Kind::Never), Next::Command), "{why:?}");
+            assert_eq!(session.state(), &State::Ready);
         }
     }
 

@@ -10,8 +10,8 @@
 //! | --- | --- |
 //! | it is refused with 5yz, a recipient included while none is accepted | 20 times; then 421 |
 //! | a recipient is refused beside accepted ones | counts as nothing while those are twice as many, and 5 times besides; then it counts, and its reply waits a second |
-//! | it says NOOP, RSET, VRFY, EXPN, HELP, EHLO or HELO | 100 times; then 421 |
-//! | it stays | 12 × `--timeout`; then 421 |
+//! | it says NOOP, RSET, VRFY, HELP, EHLO, HELO or `BDAT 0` | 100 times; then 421 |
+//! | it stays | 12 × `--timeout`, and one more for each 64 KiB of a message in chunks; then 421 |
 //! | it fails to log in | twice, a second late; the third time 421, a message or not |
 //!
 //! Closing is a measure for attacks (RFC 5321 section 7.8), not for mistakes, hence
@@ -46,6 +46,9 @@ pub const FAILED_LOGINS_LIMIT: u32 = 3;
 
 /// How many times `--timeout` a session may last.
 pub const LONGEST_IN_TIMEOUTS: u32 = 12;
+
+/// How many octets of a message may take one `--timeout`.
+pub const STRETCH: u64 = 64 * 1024;
 
 /// How long a reply waits that a guesser wants: nothing for a person, and much for a
 /// machine.
@@ -123,10 +126,13 @@ impl Patience {
         (self.errands > ERRANDS_LIMIT).then_some(Enough::Errands)
     }
 
-    /// Whether a session of this age has lasted too long.
-    pub fn lasts(&self, age: Duration, timeout: Duration) -> Option<Enough> {
+    /// Whether a session of this age has lasted too long, with so many octets of a message
+    /// that is not complete.
+    pub fn lasts(&self, age: Duration, timeout: Duration, received: u64) -> Option<Enough> {
+        let stretches = u32::try_from(received / STRETCH).unwrap_or(u32::MAX);
+        let longest = timeout.saturating_mul(LONGEST_IN_TIMEOUTS.saturating_add(stretches));
         let since = age.saturating_sub(self.accepted_at);
-        (since > timeout.saturating_mul(LONGEST_IN_TIMEOUTS)).then_some(Enough::Lasting)
+        (since > longest).then_some(Enough::Lasting)
     }
 
     /// One more failed login.
@@ -212,9 +218,10 @@ mod tests {
             assert_eq!(patience.login_failed().is_some(), number == FAILED_LOGINS_LIMIT);
         }
         let timeout = Duration::from_secs(300);
-        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS, timeout), None);
+        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS, timeout, 0), None);
         let longer = timeout * LONGEST_IN_TIMEOUTS + Duration::from_millis(1);
-        assert_eq!(patience.lasts(longer, timeout), Some(Enough::Lasting));
+        assert_eq!(patience.lasts(longer, timeout, STRETCH - 1), Some(Enough::Lasting));
+        assert_eq!(patience.lasts(longer, timeout, STRETCH), None);
     }
 
     #[test]
@@ -232,7 +239,7 @@ mod tests {
         assert_eq!(patience.errand(), None);
         assert_eq!(patience.recipient_refused(1), Price::CountsLate);
         assert_eq!(patience.recipient_refused(4), Price::Nothing);
-        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS * 2, timeout), None);
+        assert_eq!(patience.lasts(timeout * LONGEST_IN_TIMEOUTS * 2, timeout, 0), None);
         assert_eq!(patience.failed_logins, 1);
     }
 

@@ -79,7 +79,8 @@ fn of_command(command: &Command, line: &[u8], may_hold_password: bool) -> String
         Command::Data | Command::Rset | Command::StartTls | Command::Quit => printable(line),
         // A number, and LAST: there is no room for anything else.
         Command::Bdat(_) => printable(line),
-        // No SMTP client: it has no password of ours.
+        // No SMTP client, or a person whose words begin like one: `get me in`.
+        Command::Http if may_hold_password => format!("<{} octets>", line.len()),
         Command::Http => printable(line),
     }
 }
@@ -130,6 +131,7 @@ mod tests {
         assert_eq!(session.shown(b"AUTHPLAIN secret"), "<16 octets>");
         assert_eq!(session.shown(b"secret"), "<6 octets>");
         assert_eq!(session.shown(b"NOOP secret"), "NOOP");
+        assert_eq!(session.shown(b"get off my lawn"), "<15 octets>");
         assert_eq!(
             session.shown(b"MAIL FROM:<a@b> AUTH=secret SIZE=1"),
             "MAIL FROM:<a@b> (and parameters)"
@@ -163,6 +165,7 @@ mod tests {
         let session = session();
         assert_eq!(session.shown(b"NONSENSE \x1b[2J"), "NONSENSE \\x1b[2J");
         assert_eq!(session.shown(b"NOOP hello"), "NOOP hello");
+        assert_eq!(session.shown(b"GET / HTTP/1.1"), "GET / HTTP/1.1");
         assert_eq!(session.shown(b"EHLO b\xfcro"), "EHLO b\\xfcro");
     }
 

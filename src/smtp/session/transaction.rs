@@ -83,10 +83,11 @@ impl Session {
 
     /// Adds a recipient to the transaction, or says why not.
     pub(super) fn add_recipient(&self, mut envelope: Envelope, rcpt: &Rcpt) -> (State, Step) {
-        let (reply, elsewhere) = match self.destinations(&mut envelope, rcpt) {
-            Ok(resolved) => {
-                let elsewhere = resolved.elsewhere();
-                envelope.add(rcpt, resolved);
+        let (reply, elsewhere) = match self.destinations(&envelope, rcpt) {
+            Ok((new, known)) => {
+                let elsewhere = new.elsewhere();
+                envelope.add(rcpt, new);
+                envelope.add_wishes(&known, &rcpt.dsn);
                 (reply::recipient_ok(), elsewhere)
             }
             Err(refusal) => (refusal, 0),
@@ -101,23 +102,29 @@ impl Session {
         (state, Step { note, ..step })
     }
 
-    /// Where a recipient leads that the envelope has room for, less those that are in
-    /// it already. Of those the sender hears what either address asked for.
-    fn destinations(&self, envelope: &mut Envelope, rcpt: &Rcpt) -> Result<Resolved, Reply> {
+    /// Where a recipient leads: what is new in the envelope, and what is in it already. The
+    /// error says why the recipient is refused.
+    fn destinations(
+        &self,
+        envelope: &Envelope,
+        rcpt: &Rcpt,
+    ) -> Result<(Resolved, Vec<Destination>), Reply> {
         if rcpt.to.needs_smtputf8() && !envelope.smtputf8 {
             return Err(reply::needs_smtputf8());
         }
-        let mut resolved = self.site.resolve(&rcpt.to, self.connected_to, self.user.is_some())?;
+        let Resolved { destinations, alias } =
+            self.site.resolve(&rcpt.to, self.connected_to, self.user.is_some())?;
         // The second address of a mailbox is welcome, and brings no second copy.
-        resolved.destinations.retain(|destination| !envelope.has(destination, &rcpt.dsn));
-        let room = self.site.max_recipients.saturating_sub(envelope.recipients.len());
-        if resolved.destinations.len() > room {
+        let (known, destinations) = destinations.into_iter().partition(|one| envelope.has(one));
+        let new = Resolved { destinations, alias };
+        let room = self.site.max_recipients.saturating_sub(envelope.count());
+        if new.destinations.len() > room {
             return Err(reply::too_many_recipients());
         }
-        if resolved.elsewhere() > self.outside.elsewhere_left {
+        if new.elsewhere() > self.outside.elsewhere_left {
             return Err(reply::too_many_this_hour());
         }
-        Ok(resolved)
+        Ok((new, known))
     }
 
     /// Takes one more chunk, after `received` octets, or says that it is too much. What
@@ -137,10 +144,8 @@ impl Session {
     }
 
     /// Whether a chunk is so large that it is not read to its end, whatever is answered.
-    /// That much was said by mistake or in bad faith: it can be no letter, and its octets
-    /// could keep this thread busy for years.
     pub(super) fn is_endless(&self, chunk: Chunk) -> bool {
-        chunk.size > self.site.max_size.saturating_mul(2)
+        chunk.size > self.site.endless_size()
     }
 }
 
@@ -192,12 +197,27 @@ impl Envelope {
         rest.iter().all(|other| other.address == first.address).then_some(&first.address)
     }
 
-    /// Whether a destination is in it. If so, what the sender wants to hear is added.
-    fn has(&mut self, destination: &Destination, dsn: &RcptDsn) -> bool {
-        let is_it = |recipient: &&mut Recipient| recipient.destination == *destination;
-        let Some(recipient) = self.recipients.iter_mut().find(is_it) else { return false };
-        recipient.dsn.notify = recipient.dsn.wanted_with(dsn);
-        true
+    /// How many addresses were accepted that brought somebody: an alias counts once, however
+    /// many it leads to.
+    pub fn accepted(&self) -> usize {
+        self.recipients.chunk_by(|one, next| one.address == next.address).count()
+    }
+
+    /// How many get the letter.
+    fn count(&self) -> usize {
+        let is_one = |to: &&Recipient| !matches!(to.destination, Destination::Expansion(_));
+        self.recipients.iter().filter(is_one).count()
+    }
+
+    fn has(&self, destination: &Destination) -> bool {
+        self.recipients.iter().any(|recipient| recipient.destination == *destination)
+    }
+
+    /// These have one more address. Of them the sender hears what either one asked for.
+    fn add_wishes(&mut self, known: &[Destination], dsn: &RcptDsn) {
+        for recipient in self.recipients.iter_mut().filter(|to| known.contains(&to.destination)) {
+            recipient.dsn.notify = recipient.dsn.wanted_with(dsn);
+        }
     }
 }
 
@@ -207,6 +227,7 @@ mod tests {
     use crate::smtp::session::tests::{RIGHT, TRANSACTION, codes, private, session};
     use crate::smtp::session::{BadLine, Farewell, Outside, Role};
     use crate::smtp::site::Site;
+    use crate::smtp::site::expansion::{Alias, Target};
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
@@ -231,6 +252,46 @@ mod tests {
         codes(&mut session, &TRANSACTION);
         let more = ["RCPT TO:<BOB+x@host.example>", "RCPT TO:<cem@host.example>"];
         assert_eq!(codes(&mut session, &more), [250, 452]);
+    }
+
+    /// A session of a server where `all` leads to two mailboxes.
+    fn with_list(max_recipients: usize) -> Session {
+        let mut site = Site::new("host.example", "host.example", &[], None);
+        site.max_recipients = max_recipients;
+        let targets = ["bob", "cem"].map(|name| Target::Name(name.to_owned())).to_vec();
+        let all = Alias { line: 1, name: "all".to_owned(), domain: None, targets };
+        site.set_aliases(vec![all]).unwrap();
+        let nonce = || "nonce".to_owned();
+        Session::new(Arc::new(site), Role::Smtp, Ipv4Addr::LOCALHOST.into(), nonce)
+    }
+
+    #[test]
+    fn a_refused_recipient_changes_nothing_that_was_wished_before() {
+        let mut session = with_list(1);
+        let lines = [
+            "EHLO c",
+            "MAIL FROM:<a@b>",
+            "RCPT TO:<bob@host.example> NOTIFY=NEVER",
+            "RCPT TO:<all@host.example> NOTIFY=SUCCESS",
+        ];
+        assert_eq!(codes(&mut session, &lines), [250, 250, 250, 452]);
+        let Next::Message(envelope) = session.line(b"DATA").next else { panic!("no message") };
+        assert!(!envelope.recipients[0].dsn.wanted().success);
+    }
+
+    #[test]
+    fn an_alias_is_one_accepted_address_however_many_it_leads_to() {
+        let mut session = with_list(9);
+        let lines = [
+            "EHLO c",
+            "MAIL FROM:<a@b>",
+            "RCPT TO:<all@host.example> NOTIFY=SUCCESS",
+            "RCPT TO:<dee@host.example>",
+        ];
+        assert_eq!(codes(&mut session, &lines), [250; 4]);
+        let Next::Message(envelope) = session.line(b"DATA").next else { panic!("no message") };
+        // The sender hears once of the list, which is nobody who gets the letter.
+        assert_eq!((envelope.recipients.len(), envelope.count(), envelope.accepted()), (4, 3, 2));
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::smtp::auth::users::Users;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::text::{FOLDER_NAME_LIMIT, folder_name};
 
-/// The mailbox that no policy refuses (RFC 5321 section 4.5.1).
+/// The mailbox for which no RCPT is refused, if one of our domains follows (RFC 5321 section
+/// 4.5.1).
 const POSTMASTER: &str = "postmaster";
 
 /// The alias that takes what nobody else takes.
@@ -41,7 +42,7 @@ pub struct Site {
     pub hostname: String,
     /// The largest message taken, in octets (RFC 1870).
     pub max_size: u64,
-    /// The most mailboxes one message goes to.
+    /// The most destinations of one message.
     pub max_recipients: usize,
     /// Whether a client can encrypt: there is a certificate.
     pub has_tls: bool,
@@ -98,7 +99,8 @@ pub struct Resolved {
 /// Whose mail for other servers is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relay {
-    /// Nobody's. An alias that leads elsewhere is refused as well.
+    /// Nobody's. An alias that leads elsewhere is refused as well, unless it is that of the
+    /// postmaster.
     Nobody,
     /// That of users who have logged in.
     Authenticated,
@@ -207,6 +209,13 @@ impl Site {
             Relay::Authenticated => is_user,
             Relay::Everybody => true,
         }
+    }
+
+    /// More octets than this are not read to the end of the message, whatever is answered.
+    /// That much was said by mistake or in bad faith: it can be no letter, and could keep a
+    /// thread busy for years.
+    pub fn endless_size(&self) -> u64 {
+        self.max_size.saturating_mul(2)
     }
 
     /// The first of our domains. Here `postmaster` is always somebody, which is not

@@ -22,10 +22,11 @@ impl Site {
         let is_own = |name: &str| self.mailbox(name, &domain).as_ref() == Some(&own);
         let exact = from.local_part.to_ascii_lowercase();
         let base = exact.split_once('+').map_or(exact.as_str(), |(base, _)| base);
-        let has_alias = self.alias(&exact, &domain).is_some();
+        let is_name =
+            self.alias(&exact, &domain).is_some() || self.mailbox(&exact, &domain).is_some();
         // As itself, even where mail to that name goes to somebody else; but a name
-        // with a detail may be an alias of its own.
-        if is_own(if has_alias { &exact } else { base }) {
+        // with a detail may be an alias or a mailbox of its own.
+        if is_own(if is_name { &exact } else { base }) {
             return true;
         }
         let own = Destination::Here(own);
@@ -51,7 +52,7 @@ mod tests {
 
     /// A server with the users ann and bob and one alias.
     fn with_alias(name: &str, targets: &[&str]) -> Site {
-        let names = ["ann", "bob", "a+b"].map(str::to_owned);
+        let names = ["ann", "bob", "a", "a+b"].map(str::to_owned);
         let more = ["b\u{fc}cher.example".to_owned()];
         let mut site = Site::new("mx.host.example", "host.example", &more, Some(&names));
         let target = |name: &&str| match Mailbox::parse(name) {
@@ -72,6 +73,9 @@ mod tests {
         {
             assert!(site.may_send_as("ann", &from(path)), "{path}");
         }
+        // Where the whole name is a mailbox, it is that of somebody else.
+        assert!(!site.may_send_as("a", &from("<a+b@host.example>")));
+        assert!(site.may_send_as("a+b", &from("<a+b@host.example>")));
         // Mail to ann goes to bob, and ann is still ann.
         let moved = with_alias("ann", &["bob"]);
         assert!(moved.may_send_as("ann", &from("<ann+x@host.example>")));
