@@ -211,7 +211,7 @@ fn connect(flags: &Flags) -> Result<Client, String> {
     };
     let login = flags.login.as_deref().map(credentials).transpose()?;
     let login = login.as_ref();
-    let dial = Dial { name: "localhost", patience: PATIENCE, security, login, trace: None };
+    let dial = Dial { name: "localhost", timeout: PATIENCE, security, login, trace: None };
 
     let mut problem = nobody("no address has this name");
     for address in server.to_socket_addrs().map_err(|error| nobody(&error.to_string()))? {

@@ -199,7 +199,7 @@ fn trusting() -> TlsConnector {
 }
 
 fn dial(security: Security) -> Dial {
-    Dial { name: "me.example", patience: PATIENCE, security, login: None, trace: None }
+    Dial { name: "me.example", timeout: PATIENCE, security, login: None, trace: None }
 }
 
 fn ann() -> Credentials {
@@ -263,13 +263,13 @@ fn send(script: &[&[&str]], to: &[&str], message: &str) -> (Vec<String>, bool, H
 }
 
 fn send_within(
-    patience: Duration,
+    timeout: Duration,
     script: &[&str],
     to: &[&str],
     message: &str,
 ) -> (Vec<Option<Answer>>, bool, Heard) {
     let hop = Hop::play(script);
-    let (answers, is_open) = match hop.connect(&Dial { patience, ..dial(Security::Clear) }) {
+    let (answers, is_open) = match hop.connect(&Dial { timeout, ..dial(Security::Clear) }) {
         Ok(mut client) => {
             let answers = deliver(&mut client, to, message);
             let is_open = client.is_open();
@@ -653,13 +653,13 @@ fn a_transaction_that_came_to_nothing_is_reset_before_the_next() {
 #[test]
 fn silence_at_any_step_ends_at_its_deadline_and_a_close_at_once() {
     let full = [&HELLO[..], &TRANSACTION].concat();
-    let patience = Duration::from_millis(400);
+    let timeout = Duration::from_millis(400);
     thread::scope(|scope| {
         for (step, line) in full.iter().enumerate().filter(|(_, line)| line.starts_with("S: ")) {
             let script = &full[..step];
             scope.spawn(move || {
                 let start = Instant::now();
-                let (answers, is_open, heard) = send_within(patience, script, &BOB, MESSAGE);
+                let (answers, is_open, heard) = send_within(timeout, script, &BOB, MESSAGE);
                 let answer = answers[0].as_ref().unwrap();
                 assert_eq!(
                     (brief(&answers[0]).as_str(), is_open),
@@ -669,9 +669,9 @@ fn silence_at_any_step_ends_at_its_deadline_and_a_close_at_once() {
                 assert_eq!(answer.text.contains("may have arrived"), line.contains("stored"));
                 // The final dot has twice the time, DATA less than half of it.
                 let least = match *line {
-                    "S: 354 go on" => patience * 2 / 5,
-                    "S: 250 2.6.0 stored" => patience * 2,
-                    _ => patience,
+                    "S: 354 go on" => timeout * 2 / 5,
+                    "S: 250 2.6.0 stored" => timeout * 2,
+                    _ => timeout,
                 };
                 let took = start.elapsed();
                 assert!(took >= least, "{line}: {took:?}");
@@ -695,11 +695,11 @@ fn silence_at_any_step_ends_at_its_deadline_and_a_close_at_once() {
 fn a_hop_that_closes_or_stops_reading_in_the_middle_of_a_message_gets_it_later() {
     let message = "a line of the message\n".repeat(1_000_000);
     let start = [&HELLO[..], &TRANSACTION[..6]].concat();
-    for (patience, action) in
+    for (timeout, action) in
         [(PATIENCE, &["[take 100000]", "[close]"][..]), (Duration::from_millis(300), &["[stall]"])]
     {
         let script = [&start[..], action].concat();
-        let (answers, is_open, _) = send_within(patience, &script, &BOB, &message);
+        let (answers, is_open, _) = send_within(timeout, &script, &BOB, &message);
         assert_eq!((brief(&answers[0]).as_str(), is_open), ("Later 4.4.2", false), "{action:?}");
     }
 }
@@ -1079,13 +1079,13 @@ fn octets_between_starttls_and_the_handshake_end_the_connection() {
 
 #[test]
 fn silence_and_closes_are_the_same_under_tls() {
-    let patience = Duration::from_millis(300);
+    let timeout = Duration::from_millis(300);
     let begin = [&OFFER[..], &TLS].concat();
     for end in
         [&[][..], &["[close]"], &["S: 250 a", "C: MAIL*", "[close]"], &["S: 250 a", "C: MAIL*"]]
     {
         let hop = Hop::play(&[&begin[..], end].concat());
-        let answer = match hop.connect(&Dial { patience, ..dial(Security::Opportunistic) }) {
+        let answer = match hop.connect(&Dial { timeout, ..dial(Security::Opportunistic) }) {
             Ok(mut client) => deliver(&mut client, &BOB, MESSAGE).remove(0),
             Err(error) => Some(refused(error)),
         };
@@ -1096,10 +1096,10 @@ fn silence_and_closes_are_the_same_under_tls() {
 
 #[test]
 fn a_handshake_that_does_not_come_ends_at_its_deadline() {
-    let patience = Duration::from_millis(200);
+    let timeout = Duration::from_millis(200);
     let connector = trusting();
     let hop = Hop::play(&[&OFFER[..], &["C: STARTTLS", "S: 220 go on"]].concat());
-    let dial = Dial { patience, ..dial(Security::Opportunistic) };
+    let dial = Dial { timeout, ..dial(Security::Opportunistic) };
     assert!(matches!(hop.connect(&dial).unwrap_err(), ConnectError::Handshake(_)));
     hop.heard();
 

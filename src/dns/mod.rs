@@ -38,7 +38,7 @@ const ROUNDS: usize = 3;
 #[derive(Debug)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
-    patience: Duration,
+    time: Duration,
     /// The one that answered last, by number, is asked first: a dead one costs its
     /// time once, and not for every question.
     first: AtomicUsize,
@@ -88,9 +88,9 @@ pub struct Mx {
 /// Each look-up follows aliases, and ends at its deadline. An empty list means that
 /// the name exists and has no such record.
 impl Resolver {
-    /// Asks these servers, and takes `patience` for one question, [`PATIENCE`] usually.
-    pub fn new(servers: Vec<SocketAddr>, patience: Duration) -> Resolver {
-        Resolver { servers, patience, first: AtomicUsize::new(0) }
+    /// Asks these servers, and takes `time` for one question, [`PATIENCE`] usually.
+    pub fn new(servers: Vec<SocketAddr>, time: Duration) -> Resolver {
+        Resolver { servers, time, first: AtomicUsize::new(0) }
     }
 
     /// The servers of `/etc/resolv.conf` that can be used; this host, where there are none.
@@ -159,7 +159,7 @@ impl Resolver {
     /// the name. If none does, this gives the last trouble that was more than silence.
     fn ask(&self, name: &Name<'static>, kind: TYPE, deadline: Instant) -> Result<Found, Trouble> {
         let tries = self.servers.len().saturating_mul(ROUNDS);
-        let patience = self.patience / u32::try_from(tries).unwrap_or(u32::MAX).max(1);
+        let time = self.time / u32::try_from(tries).unwrap_or(u32::MAX).max(1);
         let mut last = Trouble::Silence;
         let mut spoilt = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
@@ -169,7 +169,7 @@ impl Resolver {
                 continue;
             }
             let query = question(random_id()?, name, kind).ok_or(Trouble::BadName)?;
-            let end = Instant::now().checked_add(patience);
+            let end = Instant::now().checked_add(time);
             match exchange(server, &query, end.map_or(deadline, |end| end.min(deadline))) {
                 Ok(answer) => match read_answer(&answer, name, kind) {
                     Ok(found) => {

@@ -128,7 +128,7 @@ fn courier(spool: &Arc<Spool>) -> Courier {
         is_listening: Box::new(|_| false),
         is_our_address: Box::new(|_| false),
         trace: false,
-        patience: Duration::ZERO,
+        timeout: Duration::ZERO,
         retry: day,
         warn: day,
         give_up: 5 * day,

@@ -42,7 +42,7 @@ pub struct Courier {
     /// Whether dialogues are printed.
     pub trace: bool,
     /// How long one command may take; the other deadlines follow from it.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How long after the first attempt the second one is.
     pub retry: Duration,
     /// How old a letter gets before a sender who asked for it hears of the delay.
@@ -97,7 +97,7 @@ mod tests {
                 is_listening: Box::new(|_| false),
                 is_our_address: Box::new(|_| false),
                 trace: false,
-                patience: Duration::ZERO,
+                timeout: Duration::ZERO,
                 retry: Duration::from_secs(300),
                 warn: Duration::from_secs(4 * 3600),
                 give_up: Duration::from_secs(5 * 24 * 3600),

@@ -161,7 +161,7 @@ impl Delivery<'_, '_> {
             // Two are tried in any case. After them a host that was silent the last time has
             // no more time than one server has.
             let is_silent = self.manner == Manner::Silent;
-            if number >= 2 && is_silent && start.elapsed() > self.courier.patience {
+            if number >= 2 && is_silent && start.elapsed() > self.courier.timeout {
                 are_all_asked = false;
                 break;
             }
@@ -233,7 +233,7 @@ impl Delivery<'_, '_> {
         let mut dial = Dial {
             trace: trace.as_ref(),
             name: &self.site.hostname,
-            patience: self.courier.patience,
+            timeout: self.courier.timeout,
             security,
             login: credentials.as_ref(),
         };

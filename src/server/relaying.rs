@@ -36,7 +36,7 @@ pub fn courier(config: &Config, listeners: Vec<SocketAddr>, shared: &Arc<Shared>
                 || is_any && is_of_this_machine(SocketAddr::new(address, SMTP_PORT))
         }),
         trace: config.trace,
-        patience: config.relay_timeout,
+        timeout: config.relay_timeout,
         retry: config.retry,
         warn: config.warn,
         give_up: config.give_up,

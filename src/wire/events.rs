@@ -75,10 +75,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event, waited for as long as `patience`. Those of one session come in
+    /// The next event, waited for as long as `timeout`. Those of one session come in
     /// their order.
-    pub fn next(&self, patience: Duration) -> Result<Event, RecvTimeoutError> {
-        self.stream.recv_timeout(patience)
+    pub fn next(&self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
+        self.stream.recv_timeout(timeout)
     }
 
     /// How many were dropped so far, because too many waited already.

@@ -43,7 +43,7 @@ const GOODBYE_TIME: Duration = Duration::from_secs(2);
 pub struct Wire {
     stream: Stream,
     /// How long one command line, one write, or 64 KiB of a message may take.
-    patience: Duration,
+    timeout: Duration,
     input: Buffer,
     /// The line that was read last; kept, so that its memory is used again.
     line: Vec<u8>,
@@ -80,12 +80,12 @@ pub enum Lost {
 }
 
 impl Wire {
-    /// `patience` is the time one command line, one write, or 64 KiB of a
+    /// `timeout` is the time one command line, one write, or 64 KiB of a
     /// message may take.
-    pub fn new(stream: Stream, patience: Duration, trace: Option<Trace>) -> Wire {
+    pub fn new(stream: Stream, timeout: Duration, trace: Option<Trace>) -> Wire {
         Wire {
             stream,
-            patience,
+            timeout,
             input: Buffer::new(COMMAND_BUFFER),
             line: Vec::new(),
             has_bare_newline: false,
@@ -102,7 +102,7 @@ impl Wire {
     pub fn read_line(&mut self, limit: usize) -> Result<(), LineError> {
         self.line.clear();
         self.line.shrink_to(COMMAND_BUFFER);
-        self.stream.set_deadline(self.patience);
+        self.stream.set_deadline(self.timeout);
         while !self.has_bare_newline {
             if self.line.is_empty() && self.input.waiting().first() == Some(&TLS_HANDSHAKE) {
                 return Err(LineError::Bad(BadLine::Tls));
@@ -160,7 +160,7 @@ impl Wire {
         self.flush().map_err(|lost| TlsError::Handshake(lost.to_string()))?;
         self.stream.set_deadline(limit);
         let stream = self.stream.start_tls(&acceptor)?;
-        Ok(Wire::new(stream, self.patience, self.trace))
+        Ok(Wire::new(stream, self.timeout, self.trace))
     }
 
     /// How what is said here is encrypted: protocol and cipher, where the TLS
@@ -299,7 +299,7 @@ impl Wire {
         if self.owed.is_empty() {
             return Ok(());
         }
-        self.stream.set_deadline(self.patience);
+        self.stream.set_deadline(self.timeout);
         let sent = self.stream.write_all(&self.owed);
         // After an error too: the same replies must not be sent a second time.
         self.owed.clear();
@@ -307,13 +307,13 @@ impl Wire {
             ErrorKind::TimedOut => Lost::Deaf,
             _ => error.into(),
         })?;
-        self.stream.set_deadline(self.patience);
+        self.stream.set_deadline(self.timeout);
         Ok(())
     }
 
     fn renew_stretch(&mut self) {
         self.stretch = 0;
-        self.stream.set_deadline(self.patience);
+        self.stream.set_deadline(self.timeout);
     }
 }
 
@@ -366,8 +366,8 @@ mod tests {
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_nodelay(true).unwrap();
         let (tcp, _) = listener.accept().unwrap();
-        let patience = Duration::from_secs(5);
-        (Wire::new(Stream::Plain(Socket::new(Arc::new(tcp), patience)), patience, None), peer)
+        let timeout = Duration::from_secs(5);
+        (Wire::new(Stream::Plain(Socket::new(Arc::new(tcp), timeout)), timeout, None), peer)
     }
 
     /// What `read_line` gives, in one word for comparing.

@@ -124,7 +124,7 @@ fn told(extension: &'static str, words: &str, then: Then) -> Answer {
     let hop = Hop::start(extension);
     let dial = Dial {
         name: "me.example",
-        patience: Duration::from_secs(10),
+        timeout: Duration::from_secs(10),
         security: Security::Clear,
         login: None,
         trace: None,

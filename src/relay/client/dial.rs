@@ -59,7 +59,7 @@ pub struct Dial<'a> {
     pub name: &'a str,
     /// How long most replies may take: RFC 5321 section 4.5.3.2 has five minutes.
     /// Those for the message are in proportion; the others have bounds of their own.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How the connection is encrypted.
     pub security: Security<'a>,
     /// Who we are. Used under [`Security::Verified`] and refused without it.
@@ -112,7 +112,7 @@ impl Client {
             replies: Replies::new(stream),
             hop: hop.parse().map_or_else(|_| hop.to_owned(), address_literal),
             name: if is_name { dial.name.to_owned() } else { address_literal(our_address) },
-            patience: dial.patience,
+            timeout: dial.timeout,
             extensions: Extensions::default(),
             is_open: true,
             in_transaction: false,
@@ -209,7 +209,7 @@ impl Client {
 
     /// The handshake after a granted STARTTLS.
     fn start_tls(self, security: Security) -> Result<Client, ConnectError> {
-        let limit = self.patience.min(HANDSHAKE_TIME);
+        let limit = self.timeout.min(HANDSHAKE_TIME);
         let done = match security {
             Security::Verified { host, connector, .. } => {
                 self.replies.start_tls(connector, host, limit)
@@ -298,12 +298,12 @@ impl Client {
 fn open(hop: &str, address: SocketAddr, dial: &Dial) -> Result<(IpAddr, Stream), ConnectError> {
     let no_answer =
         |error| ours(NO_CONNECTION, format!("{hop}: no connection to {address}: {error}"));
-    let limit = dial.patience.min(CONNECT_TIME);
+    let limit = dial.timeout.min(CONNECT_TIME);
     let tcp = TcpStream::connect_timeout(&address, limit).map_err(no_answer)?;
     // What we write is whole: nothing is won by waiting for more.
     tcp.set_nodelay(true).map_err(no_answer)?;
     let our_address = tcp.local_addr().map_err(no_answer)?.ip();
-    let limit = dial.patience.min(HANDSHAKE_TIME);
+    let limit = dial.timeout.min(HANDSHAKE_TIME);
     let stream = Stream::Plain(Socket::new(Arc::new(tcp), limit));
     let stream = match dial.security {
         Security::Verified { host, connector, from_first_octet: true } => stream
@@ -358,7 +358,7 @@ mod tests {
         let credentials = Credentials { user: "ann".to_owned(), evidence };
         let dial = Dial {
             name: "c.example",
-            patience: Duration::ZERO,
+            timeout: Duration::ZERO,
             security: Security::Clear,
             login: Some(&credentials),
             trace: None,

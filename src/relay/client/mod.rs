@@ -59,7 +59,7 @@ pub struct Client {
     hop: String,
     /// Our own, for EHLO.
     name: String,
-    patience: Duration,
+    timeout: Duration,
     extensions: Extensions,
     /// Cleared once the next reply could not be trusted, or will not come.
     is_open: bool,
@@ -96,13 +96,13 @@ impl Client {
     fn limit(&self, step: &str) -> Duration {
         match step {
             // Two minutes; three for each block of the message.
-            "DATA" => self.patience.saturating_mul(2) / 5,
-            BODY => self.patience.saturating_mul(3) / 5,
+            "DATA" => self.timeout.saturating_mul(2) / 5,
+            BODY => self.timeout.saturating_mul(3) / 5,
             // Ten minutes: a server that is given up too early has the letter, and we
             // send it once more.
-            DOT | LAST => self.patience.saturating_mul(2),
-            "QUIT" => self.patience.min(QUIT_TIME),
-            _ => self.patience,
+            DOT | LAST => self.timeout.saturating_mul(2),
+            "QUIT" => self.timeout.min(QUIT_TIME),
+            _ => self.timeout,
         }
     }
 
