@@ -23,6 +23,7 @@ pub fn courier(config: &Config, listeners: Vec<SocketAddr>, shared: &Arc<Shared>
     Courier {
         spool: Arc::clone(&shared.spool),
         site: Box::new(move || for_site.site()),
+        // All that it keeps is which server of DNS has answered, so there may be two.
         resolver: resolver(config),
         port: config.relay_port,
         loopback_hops: config.loopback_hops,
