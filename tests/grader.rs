@@ -99,6 +99,21 @@ fn serve(talk: impl Fn(TcpStream) -> std::io::Result<()> + Send + 'static) -> So
     address
 }
 
+/// A server that does this with all clients at a time. The first one has the number 1.
+fn serve_beside(
+    talk: impl Fn(usize, TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, tcp) in (1..).zip(listener.incoming()) {
+            let talk = talk.clone();
+            thread::spawn(move || talk(number, tcp.unwrap()));
+        }
+    });
+    address
+}
+
 #[test]
 fn all_that_ehlo_is_asked_it_answers_by_codes_and_by_texts() {
     let server = TestServer::start(&["--max-per-client", "0"]);
@@ -118,6 +133,24 @@ fn a_server_that_takes_few_connections_gets_few() {
     let server = TestServer::start(&["--max-per-client", "2"]);
     let ran = check(server.address, &["--level", "2", "--jobs", "8"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
+}
+
+/// Two are greeted before it begins. Of the next two the one that has nothing to do any more
+/// must not be waited for.
+#[test]
+fn a_dialogue_that_was_turned_away_late_is_played_all_the_same() {
+    let scripts = folder(&[("a.smtp", "S: 220 *\n"), ("b.smtp", "S: 220 *\n")]);
+    let server = serve_beside(|number, mut tcp| {
+        if number == 4 {
+            thread::sleep(Duration::from_millis(500));
+        }
+        tcp.write_all(if number == 4 { b"421 full\r\n" } else { b"220 hello\r\n" })?;
+        let is_asked = BufReader::new(&tcp).read_line(&mut String::new())? > 0;
+        if is_asked { tcp.write_all(b"221 bye\r\n") } else { Ok(()) }
+    });
+    let ran = check(server, &[path(&scripts), "--jobs", "2"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(ran.text.contains("2 right, 0 wrong, 0 skipped"), "{}", ran.text);
 }
 
 #[test]

@@ -69,10 +69,16 @@ struct Court<'a> {
     terms: Terms,
     /// How many play at first.
     jobs: usize,
-    /// What is still to be played, and how often each was turned away.
-    left: Mutex<VecDeque<(usize, u32)>>,
-    workers: Mutex<usize>,
+    left: Mutex<Left>,
     stopped: Mutex<Option<String>>,
+}
+
+/// What there is to do, and how many are at it. Both are under one lock: who finds nothing to
+/// do leaves, and who puts something back may not count on him.
+struct Left {
+    /// What is still to be played, and how often each was turned away.
+    tasks: VecDeque<(usize, u32)>,
+    workers: usize,
 }
 
 /// Grades a server. Each outcome goes to `tell` too, in order; where that gives false, nobody
@@ -94,11 +100,11 @@ pub fn grade(
             let jobs = clients.min(rules.jobs);
             let enhanced = announced.iter().any(|keyword| keyword == "ENHANCEDSTATUSCODES");
             let judge = if rules.texts { Judge::Texts } else { Judge::Codes { enhanced } };
-            let mut left = VecDeque::new();
+            let mut left = Left { tasks: VecDeque::new(), workers: jobs };
             for (number, task) in tasks.iter().enumerate() {
                 let missing = task.missing(&announced, &rules.have);
                 if missing.is_empty() || task.is_named {
-                    left.push_back((number, 0));
+                    left.tasks.push_back((number, 0));
                 } else {
                     let missing = missing.into_iter().map(str::to_owned).collect();
                     outcomes.insert(number, Outcome::Skipped(missing));
@@ -112,7 +118,6 @@ pub fn grade(
                 terms,
                 jobs,
                 left: Mutex::new(left),
-                workers: Mutex::new(jobs),
                 stopped: Mutex::new(None),
             };
             court.hold(&mut outcomes, tell);
@@ -169,8 +174,7 @@ impl Court<'_> {
             let said_nothing = matches!(error, PlayError::Differs { said_nothing: true, .. });
             let was_turned_away = said.iter().all(|line| line.starts_with("S: 421"));
             if was_turned_away && tries + 1 < TRIES {
-                self.put_back(number, tries + 1);
-                if self.may_leave() {
+                if self.put_back(number, tries + 1) {
                     return;
                 }
             } else {
@@ -182,26 +186,27 @@ impl Court<'_> {
         }
     }
 
+    /// The next task; without one the worker leaves.
     fn next(&self) -> Option<(usize, u32, &Task)> {
         if self.stopped.lock().is_ok_and(|stopped| stopped.is_some()) {
             return None;
         }
-        let (number, tries) = self.left.lock().ok()?.pop_front()?;
+        let mut left = self.left.lock().ok()?;
+        let Some((number, tries)) = left.tasks.pop_front() else {
+            left.workers -= 1;
+            return None;
+        };
         Some((number, tries, self.tasks.get(number)?))
     }
 
-    fn put_back(&self, number: usize, tries: u32) {
-        if let Ok(mut left) = self.left.lock() {
-            left.push_back((number, tries));
-        }
-    }
-
-    /// A server that turns somebody away has too many of us. The last one stays.
-    fn may_leave(&self) -> bool {
-        let Ok(mut workers) = self.workers.lock() else { return true };
-        let may_leave = *workers > 1;
-        *workers -= usize::from(may_leave);
-        may_leave
+    /// Puts a task back, and says whether this worker leaves: a server that turns somebody
+    /// away has too many of us. The last one stays.
+    fn put_back(&self, number: usize, tries: u32) -> bool {
+        let Ok(mut left) = self.left.lock() else { return true };
+        left.tasks.push_back((number, tries));
+        let leaves = left.workers > 1;
+        left.workers -= usize::from(leaves);
+        leaves
     }
 
     /// Stops everything if the server does not greet any more. With several workers it may
