@@ -12,6 +12,8 @@
 //!
 //! Book: docs/03-replies.md.
 
+#[path = "flags/mod.rs"]
+mod flags;
 #[path = "check/grade.rs"]
 mod grade;
 #[path = "check/report.rs"]
@@ -72,7 +74,11 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    match run(&argh::from_env()) {
+    let flags: Flags = match flags::read("check", "") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match run(&flags) {
         Ok(code) => code,
         Err(why) => {
             eprintln!("check: {why}");

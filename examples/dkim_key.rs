@@ -8,7 +8,9 @@
 //!
 //! Book: docs/16-trust.md.
 
-use std::env;
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -46,14 +48,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["dkim_key"], &args) {
+    let flags: Flags = match flags::read("dkim_key", "") {
         Ok(flags) => flags,
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            return ExitCode::from(if exit.status.is_ok() { 0 } else { 2 });
-        }
+        Err(code) => return code,
     };
     match run(&flags) {
         Ok(value) => {

@@ -11,6 +11,9 @@
 //!
 //! Book: docs/README.md.
 
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -56,7 +59,10 @@ struct Copy {
 type Results = BTreeMap<String, BTreeMap<String, bool>>;
 
 fn main() -> ExitCode {
-    let flags: Flags = argh::from_env();
+    let flags: Flags = match flags::read("exercises", "") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
     match run(&flags) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

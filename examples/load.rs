@@ -15,6 +15,8 @@
 
 #[path = "load/connection.rs"]
 mod connection;
+#[path = "flags/mod.rs"]
+mod flags;
 #[path = "load/latency.rs"]
 mod latency;
 #[path = "load/letters.rs"]
@@ -68,7 +70,12 @@ struct Flags {
     pipelined: bool,
 
     /// the recipient (default load@localhost)
-    #[argh(option, arg_name = "ADDRESS", default = "String::from(\"load@localhost\")")]
+    #[argh(
+        option,
+        arg_name = "ADDRESS",
+        default = "String::from(\"load@localhost\")",
+        from_str_fn(address)
+    )]
     to: String,
 
     /// look for the messages in this Maildir (default: the one of our own server)
@@ -85,15 +92,18 @@ fn positive(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a number of 1 or more".to_owned())
 }
 
+fn address(text: &str) -> Result<String, String> {
+    match Mailbox::parse(text) {
+        Ok((_, "")) => Ok(text.to_owned()),
+        Ok(_) => Err(format!("{text}: text after the address")),
+        Err(why) => Err(format!("{text}: {why}")),
+    }
+}
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["load"], &args) {
+    let flags: Flags = match flags::read("load", "") {
         Ok(flags) => flags,
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            return ExitCode::from(if exit.status.is_ok() { 0 } else { 2 });
-        }
+        Err(code) => return code,
     };
     let letters = match Letters::new(&flags.to, flags.size) {
         Ok(letters) => letters,

@@ -12,6 +12,8 @@
 //!
 //! Book: docs/13-the-client-side.md.
 
+#[path = "flags/mod.rs"]
+mod flags;
 #[path = "meddle/lines.rs"]
 mod lines;
 #[path = "meddle/rule.rs"]
@@ -48,18 +50,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["meddle"], &args) {
+    let flags: Flags = match flags::read("meddle", &format!("\nRules:\n{FORMS}\n")) {
         Ok(flags) => flags,
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            if exit.status.is_ok() {
-                eprintln!("\nRules:\n{FORMS}");
-                return ExitCode::SUCCESS;
-            }
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let rules = match Rules::parse(&flags.rule) {
         Ok(rules) => rules,

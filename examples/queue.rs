@@ -18,10 +18,11 @@
 mod change;
 #[path = "queue/details.rs"]
 mod details;
+#[path = "flags/mod.rs"]
+mod flags;
 #[path = "queue/table.rs"]
 mod table;
 
-use std::env;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ use ehlo::store::queue::{Claimed, Queue};
 use jiff::Timestamp;
 use table::{rows, table};
 
-const FORM: &str = "usage: queue [--spool DIR] [show ID | now [ID] | drop ID | bounce ID]";
+const FORM: &str = "usage: queue [--spool DIR] [show ID | now [ID] | drop ID | bounce ID]\n";
 /// How much of a letter is read, in octets, to find its header.
 const HEADER_LIMIT: u64 = 64 * 1024;
 
@@ -95,18 +96,9 @@ struct Bounce {
 fn main() -> ExitCode {
     // An envelope that cannot be used is set aside, and the log says why.
     env_logger::builder().filter_level(log::LevelFilter::Error).init();
-    let args: Vec<String> = env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let Flags { spool, command } = match Flags::from_args(&["queue"], &args) {
+    let Flags { spool, command } = match flags::read("queue", FORM) {
         Ok(flags) => flags,
-        Err(exit) if exit.status.is_ok() => {
-            say(exit.output.trim_end());
-            return ExitCode::SUCCESS;
-        }
-        Err(exit) => {
-            eprintln!("{}\n{FORM}", exit.output.trim_end());
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let done = match command {
         None => list(&spool),

@@ -11,7 +11,9 @@
 //!
 //! Book: docs/14-the-queue.md.
 
-use std::env;
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -39,19 +41,14 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["retry"], &args) {
-        Ok(flags) if flags.retry > 0 => flags,
-        Ok(_) => {
-            eprintln!("retry: --retry wants at least 1");
-            return ExitCode::from(2);
-        }
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            return ExitCode::from(if exit.status.is_ok() { 0 } else { 2 });
-        }
+    let flags: Flags = match flags::read("retry", "") {
+        Ok(flags) => flags,
+        Err(code) => return code,
     };
+    if flags.retry == 0 {
+        eprintln!("retry: --retry wants at least 1");
+        return ExitCode::from(2);
+    }
     let ages = ages(Duration::from_secs(flags.retry), Duration::from_secs(flags.give_up));
     let text = if flags.svg { svg(&ages) } else { Ok(table(&ages)) };
     match text {

@@ -12,6 +12,9 @@
 //!
 //! Book: docs/01-a-letter-by-hand.md.
 
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
@@ -78,15 +81,14 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["send"], &args) {
+    let flags: Flags = match flags::read("send", "") {
         Ok(flags) => flags,
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            return ExitCode::from(if exit.status.is_ok() { 0 } else { 2 });
-        }
+        Err(code) => return code,
     };
+    if let Err(why) = fit_together(&flags) {
+        eprintln!("send: {why}");
+        return ExitCode::from(2);
+    }
     match send(&flags) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
@@ -97,19 +99,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the flags make sense as a whole, or why not.
+fn fit_together(flags: &Flags) -> Result<(), &'static str> {
+    if flags.to.is_empty() && flags.cc.is_empty() && flags.bcc.is_empty() {
+        return Err("nobody to send to: give --to, --cc or --bcc");
+    }
+    if flags.login.is_some() && !flags.tls && !flags.starttls {
+        return Err("--login needs --starttls or --tls: no password in clear");
+    }
+    Ok(())
+}
+
 /// Sends the letter, and gives how many recipients were refused.
 fn send(flags: &Flags) -> Result<usize, String> {
     let recipients: Vec<&Mailbox> = flags.to.iter().chain(&flags.cc).chain(&flags.bcc).collect();
-    if recipients.is_empty() {
-        return Err("nobody to send to: give --to, --cc or --bcc".to_owned());
-    }
     let mut body = Vec::new();
     io::stdin().read_to_end(&mut body).map_err(|error| format!("standard input: {error}"))?;
     let message = letter(flags, &body);
 
-    if flags.login.is_some() && !flags.tls && !flags.starttls {
-        return Err("--login needs --starttls or --tls: no password in clear".to_owned());
-    }
     let mut client = connect(flags)?;
     // On the wire each line end is two octets.
     let line_ends = message.iter().filter(|octet| **octet == b'\n').count();

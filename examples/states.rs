@@ -13,12 +13,16 @@
 //!
 //! Book: docs/05-state-machine.md.
 
-use std::env;
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use argh::FromArgs;
 use ehlo::smtp::auth::secret::Secret;
 use ehlo::smtp::auth::users::Users;
 use ehlo::smtp::session::{BadLine, Next, Outcome, Outside, Role, Session, State, Step};
@@ -107,14 +111,29 @@ struct Answer {
     state: &'static str,
 }
 
-fn main() {
-    let wanted = env::args().nth(1).unwrap_or_default();
-    let text = match wanted.as_str() {
-        "--svg" => svg(),
-        "--patience" => patience(),
+/// Ask the state machine for its own table.
+#[derive(FromArgs)]
+struct Flags {
+    /// print a drawing instead of the table
+    #[argh(switch)]
+    svg: bool,
+    /// print how long a session bears with what
+    #[argh(switch)]
+    patience: bool,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match flags::read("states", "") {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    let text = match flags {
+        Flags { svg: true, .. } => svg(),
+        Flags { patience: true, .. } => patience(),
         _ => table(),
     };
     print!("{text}");
+    ExitCode::SUCCESS
 }
 
 /// Everything that can happen in a state.

@@ -9,6 +9,8 @@
 //!
 //! Book: docs/16-trust.md.
 
+#[path = "flags/mod.rs"]
+mod flags;
 #[path = "trust/json.rs"]
 mod json;
 
@@ -62,14 +64,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let flags = match Flags::from_args(&["trust"], &args) {
+    let flags: Flags = match flags::read("trust", "") {
         Ok(flags) => flags,
-        Err(exit) => {
-            eprint!("{}", exit.output);
-            return ExitCode::from(if exit.status.is_ok() { 0 } else { 2 });
-        }
+        Err(code) => return code,
     };
     let done = if flags.json { json::answer_all() } else { explain(&flags) };
     match done {

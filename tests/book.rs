@@ -5,6 +5,7 @@
 //! nothing to look at is blind, not content.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at a surprise")]
+#![allow(clippy::duplicate_mod, reason = "both examples bring what reads their flags")]
 
 mod common;
 #[path = "../examples/retry.rs"]

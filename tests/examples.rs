@@ -9,9 +9,11 @@ mod common;
 #[path = "../examples/load/letters.rs"]
 mod letters;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
@@ -37,6 +39,39 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn help_goes_to_standard_output_and_a_wrong_flag_ends_with_code_2() {
+    for name in [
+        "check",
+        "dkim_key",
+        "exercises",
+        "load",
+        "meddle",
+        "queue",
+        "retry",
+        "send",
+        "states",
+        "token",
+        "trust",
+    ] {
+        let said = |args: &[&OsStr]| {
+            let Output { status, stdout, stderr } = example(name).args(args).output().unwrap();
+            let text = |octets| String::from_utf8(octets).unwrap();
+            (status.code(), text(stdout), text(stderr))
+        };
+        let (code, text, errors) = said(&["--help".as_ref()]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{name}");
+        assert!(text.starts_with(&format!("Usage: {name} ")), "{name}: {text}");
+        for (wrong, told) in
+            [("--wrong".as_ref(), "--wrong"), (OsStr::from_bytes(b"\xff"), "is not UTF-8")]
+        {
+            let (code, text, errors) = said(&[wrong]);
+            assert_eq!((code, text.as_str()), (Some(2), ""), "{name}");
+            assert!(errors.contains(told), "{name}: {errors}");
+        }
     }
 }
 
@@ -96,11 +131,13 @@ fn send_encrypts_and_logs_in_only_to_a_server_that_proves_its_name() {
         assert_eq!(server.new_files("bob").len(), 1);
     }
     let server = TestServer::start(&[]);
-    for (flags, why) in [(&[][..], "no password in clear"), (&["--starttls"], "502 5.5.1")] {
+    for (flags, code, why) in
+        [(&[][..], 2, "no password in clear"), (&["--starttls"], 1, "502 5.5.1")]
+    {
         let output = send(server.address, &[&letter[..], flags].concat(), "hello\n");
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.contains(why), "{errors}");
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(code));
     }
 }
 
@@ -109,7 +146,7 @@ fn send_says_what_is_wrong_with_its_flags_or_the_server() {
     for (args, code, text) in [
         (&["--from", "a@b.example", "--to", "nobody"][..], 2, "nobody: no @ after the name"),
         (&["--to", "bob@localhost"], 2, "--from"),
-        (&["--from", "a@b.example"], 1, "give --to"),
+        (&["--from", "a@b.example"], 2, "give --to"),
         (&["--from", "a@b.example", "--to", "b@c.example"], 1, "is the server running?"),
     ] {
         let output = send(NOBODY, args, "");
@@ -259,6 +296,7 @@ fn load_tells_what_is_wrong_with_its_flags_or_the_server() {
     for (args, code, text) in [
         (&["--sessions", "0"][..], 2, "--sessions"),
         (&["--size", "20"], 2, "octets or more"),
+        (&["--to", "bad"], 2, "bad: no @ after the name"),
         (&["--server", &nobody], 1, "no connection to"),
         (&["--server", &full], 1, "with 421 4.3.2"),
         (&["--server", &server, "--to", "x@else.example"], 1, "with 550 5.7.1"),

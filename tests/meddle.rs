@@ -293,7 +293,7 @@ fn a_server_that_is_not_there_is_told_to_the_client() {
 fn help_shows_every_form_that_there_is() {
     let output = Command::new(examples().join("meddle")).arg("--help").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    let help = String::from_utf8(output.stderr).unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
     for word in [
         "connect",
         "COMMAND",
