@@ -56,7 +56,7 @@ struct Flags {
     #[argh(option, arg_name = "NEED")]
     have: Vec<String>,
 
-    /// how long to wait for one line of the server (default 3)
+    /// how long to wait for one answer of the server, all of it (default 3)
     #[argh(option, arg_name = "SECS", default = "3.0")]
     timeout: f64,
 

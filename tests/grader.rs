@@ -210,6 +210,31 @@ fn a_server_that_cannot_be_tried_is_not_a_wrong_one_and_what_it_did_is_told() {
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }
 
+#[test]
+fn a_server_that_never_ends_a_line_or_a_reply_is_not_waited_for() {
+    let says_again = |says: &'static [u8], pause| {
+        serve_beside(move |_, mut tcp| {
+            let end = Instant::now() + Duration::from_secs(30);
+            while Instant::now() < end {
+                tcp.write_all(says)?;
+                thread::sleep(Duration::from_millis(pause));
+            }
+            Ok(())
+        })
+    };
+    for (server, told) in [
+        (says_again(b"2", 100), "has no line end; nothing more for 0.5 seconds"),
+        (says_again(b"220-hi\r\n", 100), "no greeting came; nothing more for 0.5 seconds"),
+        (says_again(b"22222222", 0), "has no line end; that is too long"),
+    ] {
+        let begin = Instant::now();
+        let ran = check(server, &["--level", "1", "--timeout", "0.5"]);
+        assert_eq!(ran.code, Some(3), "{}{}", ran.text, ran.errors);
+        assert!(ran.text.contains(told), "{}", ran.text);
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
+}
+
 /// Dies of `DATA`, which the first of two dialogues says.
 #[test]
 fn a_server_that_dies_has_died_of_the_dialogue_that_it_heard_last() {

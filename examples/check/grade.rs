@@ -7,14 +7,14 @@
 //! Book: docs/03-replies.md.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ehlo::dialogue::{Game, Judge, PlayError, Terms};
+use ehlo::dialogue::{ANSWER_LIMIT, Game, Judge, PlayError, Terms, TimedStream};
 use ehlo::smtp::text::printable;
 
 use crate::tasks::Task;
@@ -23,6 +23,8 @@ use crate::tasks::Task;
 /// the end of a connection that it still waits for, takes a moment.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How much is told of a greeting that is none, in characters.
+const SHOWN: usize = 100;
 
 /// How the user wants servers to be graded.
 pub struct Rules {
@@ -215,7 +217,7 @@ impl Court<'_> {
         let mut why = String::new();
         for _ in 0..TRIES {
             match greeted(self.server, self.terms.patience) {
-                Ok(server) => return leave(server),
+                Ok(server) => return leave(server, self.terms.patience),
                 Err(error) => why = error,
             }
             thread::sleep(PAUSE);
@@ -238,36 +240,38 @@ impl Court<'_> {
 /// least two are tried: a plain loop serves one after the other, and lets the second one wait.
 fn meet(server: SocketAddr, rules: &Rules) -> Result<(Vec<String>, usize), String> {
     let mut first = greeted(server, rules.patience)?;
-    let announced = announced(&mut first);
+    let announced = announced(&mut first, rules.patience);
     let mut open = vec![first];
     while open.len() < rules.jobs.max(2) {
         let Ok(another) = greeted(server, rules.patience) else { break };
         open.push(another);
     }
     let clients = open.len();
-    open.into_iter().for_each(leave);
+    open.into_iter().for_each(|server| leave(server, rules.patience));
     Ok((announced, clients))
 }
 
 /// Says good-bye and waits until the server has heard it, so that our place is free again.
-fn leave(mut server: BufReader<TcpStream>) {
+fn leave(mut server: BufReader<TimedStream>, patience: Duration) {
     let said = server.get_mut().write_all(b"QUIT\r\n");
+    server.get_mut().wait(patience);
     let _ = said.and_then(|()| io::copy(&mut server, &mut io::sink()));
 }
 
 /// A connection on which the server has said something that is no "too many", or why there
 /// is none.
-fn greeted(server: SocketAddr, patience: Duration) -> Result<BufReader<TcpStream>, String> {
-    let no_connection = |error: io::Error| format!("no connection: {error}");
-    let tcp = TcpStream::connect_timeout(&server, patience).map_err(no_connection)?;
-    tcp.set_read_timeout(Some(patience)).map_err(no_connection)?;
-    let mut lines = BufReader::new(tcp);
+fn greeted(server: SocketAddr, patience: Duration) -> Result<BufReader<TimedStream>, String> {
+    let stream = TimedStream::connect(server, patience)
+        .map_err(|error| format!("no connection: {error}"))?;
+    let mut server = BufReader::new(stream);
+    let mut lines = server.by_ref().take(ANSWER_LIMIT);
     loop {
         let mut line = Vec::new();
         let read = lines.read_until(b'\n', &mut line);
-        let text = printable(line.trim_ascii_end());
+        let text: String = printable(line.trim_ascii_end()).chars().take(SHOWN).collect();
         if !line.ends_with(b"\n") {
             let end = match read {
+                Ok(_) if lines.limit() == 0 => "that is too long".to_owned(),
                 Ok(_) => "the server closed".to_owned(),
                 Err(_) => format!("nothing more for {} seconds", patience.as_secs_f32()),
             };
@@ -282,18 +286,20 @@ fn greeted(server: SocketAddr, patience: Duration) -> Result<BufReader<TcpStream
             return Err(format!("the server turns us away: `{text}`"));
         }
         if !line.starts_with(b"220-") {
-            return Ok(lines);
+            return Ok(server);
         }
     }
 }
 
 /// The keywords of the reply to EHLO, in upper case; none if it is refused.
-fn announced(server: &mut BufReader<TcpStream>) -> Vec<String> {
+fn announced(server: &mut BufReader<TimedStream>, patience: Duration) -> Vec<String> {
     let mut keywords = Vec::new();
     if server.get_mut().write_all(b"EHLO client.example\r\n").is_err() {
         return keywords;
     }
-    while let Ok(line) = line(server) {
+    server.get_mut().wait(patience);
+    for line in server.take(ANSWER_LIMIT).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
         let (code, text) = line.split_at_checked(4).unwrap_or((&line, ""));
         let keyword = text.split_whitespace().next().unwrap_or_default();
         keywords.push(keyword.to_ascii_uppercase());
@@ -303,10 +309,4 @@ fn announced(server: &mut BufReader<TcpStream>) -> Vec<String> {
     }
     // The first line greets.
     keywords.split_off(1.min(keywords.len()))
-}
-
-fn line(server: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let mut line = Vec::new();
-    server.read_until(b'\n', &mut line)?;
-    Ok(String::from_utf8_lossy(&line).into_owned())
 }

@@ -46,6 +46,7 @@ use std::net::SocketAddr;
 
 use crate::dialogue::player::{Difference, Peer};
 
+pub use crate::dialogue::connection::{ANSWER_LIMIT, TimedStream};
 pub use crate::dialogue::judge::Judge;
 pub use crate::dialogue::player::{PlayError, Terms};
 pub use crate::dialogue::script::{Dialogue, ScriptError};
@@ -96,7 +97,7 @@ mod tests {
     use std::io::{self, Write};
     use std::net::{Shutdown, TcpListener};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// Plays `script` against a server that says `says` and nothing else.
     fn play_by(judge: Judge, script: &str, says: &'static str) -> String {
@@ -174,6 +175,46 @@ mod tests {
         assert_eq!(play(script, "220 hi\r\n250 ok\r\n221 bye\r\n"), "played");
         assert!(play(script, "220 hi\r\n250 ok\r\n250 ok\r\n").contains("[closed] or 221"));
         assert_eq!(play("S: 220 *\nor: [closed]", ""), "played");
+    }
+
+    /// What is wrong with a server that says `says` again and again.
+    fn play_endless(judge: Judge, script: &str, says: &'static str, pause: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            let end = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < end && tcp.write_all(says.as_bytes()).is_ok() {
+                thread::sleep(pause);
+            }
+        });
+        let terms = Terms { judge, patience: Duration::from_millis(500), ..Terms::default() };
+        let begin = Instant::now();
+        let error = script.parse::<Dialogue>().unwrap().play_under(address, &terms).result;
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        server.join().unwrap();
+        error.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_answer_has_one_time_for_all_its_octets() {
+        let (codes, pause) = (Judge::Codes { enhanced: false }, Duration::from_millis(100));
+        for judge in [Judge::Texts, codes] {
+            let error = play_endless(judge, "S: 220 *", "2", pause);
+            assert!(error.contains("no answer within 0.5 seconds"), "{error}");
+        }
+        let error = play_endless(codes, "S: 220 *", "220-hi\r\n", pause);
+        assert!(error.contains("no answer within 0.5 seconds"), "{error}");
+        let error = play_endless(Judge::Texts, "S: ...\nS: 220 *", "220-hi\r\n", pause);
+        assert!(error.contains("found `220-hi`"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_not_read_for_ever() {
+        for (script, says) in [("S: 220 *", "22222222"), ("S: ...\nS: 220 *", "220-hi\r\n")] {
+            let error = play_endless(Judge::Texts, script, says, Duration::ZERO);
+            assert!(error.contains("found `more than 65536 octets of an answer`"), "{error}");
+        }
     }
 
     #[test]

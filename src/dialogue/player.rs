@@ -7,13 +7,13 @@
 //! Book: docs/03-replies.md.
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::dialogue::connection::Connection;
+use crate::dialogue::connection::{ANSWER_LIMIT, Connection, TimedStream};
 use crate::dialogue::judge::Judge;
 use crate::dialogue::script::{self, Action, Answer, CLOSED};
 use crate::smtp::auth::exchange::ClientExchange;
@@ -28,7 +28,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Terms {
     /// What counts as the right answer.
     pub judge: Judge,
-    /// How long the player waits for one line of the server.
+    /// How long the player waits for one answer of the server, from its first octet to its last.
     pub patience: Duration,
     /// Who gets the letters to `bob@localhost`, and behind it those to others there: for a
     /// server that has mailboxes of its own. None: whoever the script names.
@@ -67,6 +67,8 @@ pub(super) struct Peer<'a> {
     pub said: Vec<String>,
     /// Behind `S: ...`: lines that do not match the next pattern are passed over.
     skipping: bool,
+    /// How many octets of this answer may still come.
+    left: u64,
     /// What the client says next, kept for one write.
     unsent: Vec<u8>,
     /// The outcome of a login, for the next `S:`.
@@ -90,14 +92,10 @@ pub(super) enum NoLine {
 impl<'a> Peer<'a> {
     /// Connects, and says nothing yet.
     pub fn connect(server: SocketAddr, terms: &'a Terms) -> io::Result<Peer<'a>> {
-        let tcp = TcpStream::connect_timeout(&server, terms.patience)?;
-        tcp.set_read_timeout(Some(terms.patience))?;
-        // A server that does not read must not hold us either.
-        tcp.set_write_timeout(Some(terms.patience))?;
-        tcp.set_nodelay(true)?;
-        let lines = BufReader::new(Connection::Plain(tcp));
-        let (said, unsent) = (Vec::new(), Vec::new());
-        Ok(Peer { terms, lines, said, skipping: false, unsent, read_ahead: None })
+        let stream = TimedStream::connect(server, terms.patience)?;
+        let lines = BufReader::new(Connection::Plain(stream));
+        let (said, unsent, left) = (Vec::new(), Vec::new(), ANSWER_LIMIT);
+        Ok(Peer { terms, lines, said, skipping: false, left, unsent, read_ahead: None })
     }
 
     pub fn act(&mut self, action: &Action) -> Result<(), Difference> {
@@ -117,6 +115,7 @@ impl<'a> Peer<'a> {
         if judge.passes_over(answer) {
             return Ok(());
         }
+        self.send();
         let mut skipped = None;
         loop {
             let found = match self.reply() {
@@ -138,6 +137,7 @@ impl<'a> Peer<'a> {
     }
 
     fn expect_close(&mut self, answer: &Answer) -> Result<(), Difference> {
+        self.send();
         let found = match self.reply() {
             Err(NoLine::Closed) => return Ok(()),
             Ok(line) => {
@@ -172,6 +172,7 @@ impl<'a> Peer<'a> {
         let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
         self.unsent.extend_from_slice(format!("AUTH {}{initial}\r\n", mechanism.name()).as_bytes());
         loop {
+            self.send();
             let line = self.reply();
             let challenge = line.as_ref().ok().and_then(|line| line.strip_prefix("334 "));
             let Some(challenge) = challenge else {
@@ -197,7 +198,7 @@ impl<'a> Peer<'a> {
         let _ = self.lines.get_mut().end_of_output();
         let is_foreign = self.terms.judge != Judge::Texts;
         if is_foreign {
-            let _ = self.lines.get_ref().set_patience(LAST_WORDS.min(self.terms.patience));
+            self.lines.get_mut().wait(LAST_WORDS.min(self.terms.patience));
         }
         match self.reply() {
             Err(NoLine::Closed) => Ok(()),
@@ -235,27 +236,33 @@ impl<'a> Peer<'a> {
         if let Some(line) = self.read_ahead.take() {
             return line;
         }
-        self.send();
         let mut line = Vec::new();
-        let read = self.lines.read_until(b'\n', &mut line);
+        let read = self.lines.by_ref().take(self.left).read_until(b'\n', &mut line);
+        self.left = self.left.saturating_sub(line.len() as u64);
         if !line.is_empty() {
             self.said.push(format!("S: {}", printable(line.trim_ascii_end())));
         }
         match read {
             Ok(_) if line.ends_with(b"\r\n") => Ok(printable(line.trim_ascii_end())),
+            Ok(_) if self.left == 0 => {
+                Err(NoLine::Other(format!("more than {ANSWER_LIMIT} octets of an answer")))
+            }
             Ok(0) => Err(NoLine::Closed),
             Ok(_) => Err(NoLine::Other(format!("a line without CR LF: {}", printable(&line)))),
             Err(error) => Err(no_answer(&error, self.terms.patience)),
         }
     }
 
-    /// Sends what the client has to say. A server may close before it has read
-    /// all of it; what it said before that is in the next line.
+    /// Sends what the client has to say, and from then on an answer has its time and its
+    /// length. A server may close before it has read all of it; what it said before that is
+    /// in the next line.
     fn send(&mut self) {
         let lines = self.unsent.split_inclusive(|octet| *octet == b'\n');
         self.said.extend(lines.map(script::client_line));
         let _ = self.lines.get_mut().write_all(&self.unsent);
         self.unsent.clear();
+        self.left = ANSWER_LIMIT;
+        self.lines.get_mut().wait(self.terms.patience);
     }
 }
 
