@@ -150,6 +150,8 @@ mod tests {
         assert_eq!(play("S: ...\nS: 250 *", says), "played");
         assert_eq!(play("S: 250-a\nS: ...\nS: 250-b\nS: 250 c", says), "played");
         assert!(play("S: ...\nS: 251 *", says).contains("[closed]"));
+        assert_eq!(play("S: 250-a\nS: ...\nS: [closed]", says), "played");
+        assert_eq!(play("S: 250-a\nS: ...", says), "played");
     }
 
     #[test]

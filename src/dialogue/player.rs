@@ -65,7 +65,8 @@ pub(super) struct Peer<'a> {
     lines: BufReader<Connection>,
     /// All that was said, as lines of a script.
     pub said: Vec<String>,
-    /// Behind `S: ...`: lines that do not match the next pattern are passed over.
+    /// Behind `S: ...`: lines that do not match the next pattern are passed over; without one
+    /// all of them are.
     skipping: bool,
     /// How many octets of this answer may still come.
     left: u64,
@@ -138,18 +139,19 @@ impl<'a> Peer<'a> {
 
     fn expect_close(&mut self, answer: &Answer) -> Result<(), Difference> {
         self.send();
-        let found = match self.reply() {
-            Err(NoLine::Closed) => return Ok(()),
-            Ok(line) => {
-                let code = line.get(..3).unwrap_or_default();
-                if self.terms.judge.takes_instead(answer, code) {
-                    return Ok(());
-                }
-                NoLine::Other(line)
+        let judge = self.terms.judge;
+        let is_code = |line: &str| judge.takes_instead(answer, line.get(..3).unwrap_or_default());
+        let found = loop {
+            match self.reply() {
+                Err(NoLine::Closed) => break None,
+                Ok(line) if is_code(&line) => break None,
+                Ok(_) if self.skipping => {}
+                Ok(line) => break Some(NoLine::Other(line)),
+                Err(other) => break Some(other),
             }
-            Err(other) => other,
         };
-        Err((self.terms.judge.wanted(answer), found))
+        self.skipping = false;
+        found.map_or(Ok(()), |found| Err((judge.wanted(answer), found)))
     }
 
     fn start_tls(&mut self) -> Result<(), Difference> {
@@ -200,7 +202,13 @@ impl<'a> Peer<'a> {
         if is_foreign {
             self.lines.get_mut().wait(LAST_WORDS.min(self.terms.patience));
         }
-        match self.reply() {
+        let reply = loop {
+            match self.reply() {
+                Ok(_) if self.skipping => {}
+                reply => break reply,
+            }
+        };
+        match reply {
             Err(NoLine::Closed) => Ok(()),
             // Nobody has to see at once that a client has gone.
             Err(NoLine::Silence(_)) if is_foreign => Ok(()),
