@@ -20,7 +20,7 @@
 //!
 //! All lines of the client up to the next `S:` are sent in one write: that is
 //! how a script pipelines. In `R:`, `\r`, `\n`, `\t`, `\\`, `\{` and `\xNN` are
-//! octets, and `{text*N}` is `text` N times. After its last line the client
+//! octets, and `{text*N}` is `text` N times, up to 16 MiB. After its last line the client
 //! closes its side, and the server must have nothing more to say (but 421).
 //!
 //! `needs:` lines are not acted on here: whoever starts the server reads them

@@ -14,6 +14,9 @@ use crate::smtp::auth::mechanism::Mechanism;
 /// How a script spells that the server closes the connection.
 pub(super) const CLOSED: &str = "[closed]";
 
+/// The most octets that one `{text*N}` stands for.
+const REPEATED_LIMIT: usize = 16 * 1024 * 1024;
+
 /// A script, ready to be played as often as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialogue {
@@ -164,7 +167,12 @@ fn raw(text: &str) -> Result<Vec<u8>, &'static str> {
                 let (inside, after) = rest.split_once('}').ok_or("{ without }")?;
                 let (repeated, times) = inside.rsplit_once('*').ok_or("expected {text*N}")?;
                 let times: usize = times.parse().map_err(|_| "expected a number after *")?;
-                octets.extend(raw(repeated)?.repeat(times));
+                let repeated = raw(repeated)?;
+                let length = repeated.len().checked_mul(times);
+                length
+                    .filter(|length| *length <= REPEATED_LIMIT)
+                    .ok_or("{text*N} stands for 16777216 octets at most")?;
+                octets.extend(repeated.repeat(times));
                 rest = after;
             }
             _ => octets.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
@@ -256,6 +264,14 @@ mod tests {
         for (script, message) in [
             ("S: 220 *\nQUIT", "line 2 of the script: expected C:, R:, A:, S:, or:, needs: or #"),
             ("# level: 6", "line 1 of the script: a level is one of 1 to 5"),
+            (
+                "R: {x*16777217}",
+                "line 1 of the script: {text*N} stands for 16777216 octets at most",
+            ),
+            (
+                "R: {xxx*9999999999999999999}",
+                "line 1 of the script: {text*N} stands for 16777216 octets at most",
+            ),
             ("C: NOOP\nor: 250", "line 2 of the script: or: stands behind S:"),
             ("S: ...\nor: 250", "line 2 of the script: or: stands behind S:"),
         ] {
