@@ -6,7 +6,8 @@
 //! answers were right, 1 if one was not, 2 for a wrong flag or script, 3 if a server could
 //! not be tried to the end.
 //!
-//! A dialogue whose needs the server does not meet is skipped, unless its file is named.
+//! A dialogue whose needs the server does not meet is skipped, and one above `--level` is
+//! left out, unless its file is named.
 //! How the dialogues are read is in `check/tasks.rs`, how they are played in
 //! `check/grade.rs`, and what is printed and written of it in `check/report.rs`.
 //!

@@ -388,6 +388,16 @@ fn what_a_server_is_not_is_told_and_skipped_unless_the_file_is_named_or_the_need
 }
 
 #[test]
+fn a_file_that_is_named_is_played_whatever_its_level() {
+    let server = TestServer::start(&[]);
+    let scripts = folder(&[("a.smtp", "# level: 5\nS: 220 *\n")]);
+    let file = scripts.path().join("a.smtp");
+    let ran = check(server.address, &["--level", "1", file.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(ran.text.contains("1 right, 0 wrong"), "{}", ran.text);
+}
+
+#[test]
 fn letters_go_to_the_mailboxes_that_the_user_names() {
     let server = TestServer::start(&["--domain", "one.example"]);
     let level = ["--level", "1"];
@@ -402,10 +412,13 @@ fn a_wrong_flag_or_script_is_told_with_code_2() {
     let server = TestServer::start(&[]);
     let address = server.address.to_string();
     let broken = folder(&[("a.smtp", "nonsense\n")]);
+    let (hard, empty) = (folder(&[("a.smtp", "# level: 2\nS: 220 *\n")]), folder(&[]));
     for (args, told) in [
         (&[][..], "which server?"),
         (&["no.such.file.smtp"], "no such file, and no HOST:PORT"),
         (&[&address, path(&broken)], "line 1 of the script"),
+        (&[&address, path(&hard), "--level", "1"], "no dialogues up to level 1"),
+        (&[&address, path(&empty)], "no dialogues up to level 5"),
         (&[&address, "--timeout", "0"], "--timeout is a number of seconds"),
         (&[&address, "--level", "9"], "--level is one of 1 to 5"),
         (&[&address, &address, "--gradescope", "x"], "--gradescope is for one server"),

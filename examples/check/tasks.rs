@@ -1,7 +1,7 @@
 //! The dialogues that a server is graded by.
 //!
 //! In: names of files and folders. Out: their dialogues, by level and name; and what a
-//! server would have to be for one of them.
+//! server would have to be for one of them. No dialogue at all is an error.
 //!
 //! Book: docs/03-replies.md.
 
@@ -20,7 +20,7 @@ pub struct Task {
     pub level: u8,
     /// Its comments: why it matters.
     pub why: Vec<String>,
-    /// The file itself was asked for, so it is played whatever it needs.
+    /// The file itself was asked for, so it is played whatever its level and its needs.
     pub is_named: bool,
     pub dialogue: Dialogue,
 }
@@ -43,7 +43,10 @@ pub fn read(named: &[&String], level: u8) -> Result<Vec<Task>, String> {
             tasks.push(task(place, true)?);
         }
     }
-    tasks.retain(|task| task.level <= level);
+    tasks.retain(|task| task.is_named || task.level <= level);
+    if tasks.is_empty() {
+        return Err(format!("no dialogues up to level {level}; a folder has them as *.smtp"));
+    }
     tasks.sort_by(|a, b| (a.level, &a.path).cmp(&(b.level, &b.path)));
     Ok(tasks)
 }
