@@ -249,6 +249,9 @@ fn a_server_that_dies_has_died_of_the_dialogue_that_it_heard_last() {
         let ran = check(dies_of_data(), &[path(&scripts), "--jobs", jobs, "--timeout", "1"]);
         assert_eq!(ran.code, Some(3), "{}{}", ran.text, ran.errors);
         assert!(ran.text.contains(told), "{}", ran.text);
+        let is_told_as_not_tried = ran.text.contains("      1  b harmless (not tried)\n");
+        assert!(is_told_as_not_tried || jobs == "2", "{}", ran.text);
+        assert!(ran.text.contains("  1  b harmless"), "{}", ran.text);
     }
 }
 

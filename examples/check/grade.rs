@@ -132,7 +132,8 @@ pub fn grade(
 }
 
 impl Court<'_> {
-    /// Lets the workers play, and tells each outcome as soon as those before it are known.
+    /// Lets the workers play, and tells each outcome as soon as those before it are known; at
+    /// the end the rest, tried or not.
     fn hold(
         &self,
         outcomes: &mut BTreeMap<usize, Outcome>,
@@ -156,6 +157,12 @@ impl Court<'_> {
                 }
                 let Ok((number, outcome)) = played.recv() else { break };
                 outcomes.insert(number, outcome);
+            }
+            // A server that died leaves gaps, and behind them may be what others played.
+            for (number, task) in self.tasks.iter().enumerate().skip(told) {
+                if !tell(task, outcomes.get(&number).unwrap_or(&Outcome::NotTried)) {
+                    break;
+                }
             }
         });
     }
