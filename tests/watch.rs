@@ -367,6 +367,30 @@ fn attachments_are_named_and_html_stays_source() {
 }
 
 #[test]
+fn a_letter_of_many_attachments_tells_how_many_are_not_shown() {
+    let watch = Watch::start();
+    let (long, html) = ("x".repeat(70_000), "<p>".repeat(30_000));
+    watch.deliver("Subject: small\r\n\r\nhello\r\n");
+    let part = "--b\nContent-Type: application/pdf\nContent-Disposition: attachment; filename=";
+    let text = format!(
+        "Subject: {}\nContent-Type: multipart/mixed; boundary=b\n\n\
+         --b\nContent-Type: text/html\n\n{html}\n{part}{long}\n\nx\n{}--b--\n",
+        "s".repeat(100),
+        format!("{part}a.pdf\n\nx\n").repeat(149)
+    );
+    let letters = watch.spool.path().join("mail/localhost/bob/new");
+    fs::write(letters.join("9999999999.many.localhost"), text).unwrap();
+    let letter = watch.json("/letter?mailbox=localhost/bob&file=new/9999999999.many.localhost");
+    assert_eq!(letter["attachments"].as_array().unwrap().len(), 100);
+    assert_eq!(letter["attachment_count"], 150);
+    let name = letter["attachments"][0]["name"].as_str().unwrap();
+    assert!(name.ends_with("x…") && name.len() < 66_000, "{}", name.len());
+    assert_eq!((&letter["is_html_cut"], &letter["is_text_cut"]), (&true.into(), &false.into()));
+    let boxes = watch.json("/mailboxes");
+    assert_eq!(boxes["mailboxes"][0]["letters"][0]["subject"], "s".repeat(80) + "…");
+}
+
+#[test]
 fn of_a_large_letter_only_the_beginning_is_read() {
     let watch = Watch::start();
     watch.deliver("Subject: small\r\n\r\nhello\r\n");
@@ -381,6 +405,7 @@ fn of_a_large_letter_only_the_beginning_is_read() {
         (&letter["is_read_cut"], &letter["is_source_cut"]),
         (&Value::Bool(true), &Value::Bool(true))
     );
+    assert_eq!(letter["is_text_cut"], true);
     assert!(watch.get(path).1.len() < 1024 * 1024);
 }
 

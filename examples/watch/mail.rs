@@ -26,7 +26,8 @@ const HEADER_LIMIT: u64 = 8 * 1024;
 const SUBJECT_LIMIT: usize = 80;
 /// How much of one text is shown, in octets.
 const TEXT_LIMIT: usize = 64 * 1024;
-/// How many mailboxes, letters of one, and entries of the queue are shown.
+/// How many mailboxes, letters of one, entries of the queue, recipients of one, and
+/// attachments of a letter are shown.
 const SHOWN: usize = 100;
 /// How many names of a folder are looked at.
 const LOOKED_AT: usize = 10_000;
@@ -73,7 +74,11 @@ fn letters(folder: &Path) -> (Vec<Value>, usize) {
 fn subject(path: &Path) -> Option<String> {
     let (octets, _) = read_start(path, HEADER_LIMIT).ok()?;
     let message = MessageParser::default().parse(&octets)?;
-    message.subject().map(|subject| subject.chars().take(SUBJECT_LIMIT).collect())
+    let subject = message.subject()?;
+    Some(match subject.char_indices().nth(SUBJECT_LIMIT) {
+        Some((end, _)) => format!("{}…", subject.get(..end).unwrap_or_default()),
+        None => subject.to_owned(),
+    })
 }
 
 /// One letter, as source and as read; `None` if there is none of that name.
@@ -110,7 +115,8 @@ fn shown(octets: &[u8], size: u64) -> Value {
     let is_plain = |part: &&MessagePart| part.is_text() && !part.is_text_html();
     let text = message.text_part(0).filter(is_plain);
     let html = message.html_bodies().find(|part| part.is_text_html());
-    let shown = |part: &MessagePart| part.text_contents().map(|text| cut(text).0.to_owned());
+    let text = text.and_then(MessagePart::text_contents).map(cut);
+    let html = html.and_then(MessagePart::text_contents).map(cut);
     let author = message.from().and_then(|from| from.first()).map(|one| {
         format!("{} <{}>", one.name().unwrap_or_default(), one.address().unwrap_or_default())
     });
@@ -122,9 +128,12 @@ fn shown(octets: &[u8], size: u64) -> Value {
         "from": author,
         "subject": message.subject(),
         "date": message.date().map(ToString::to_string),
-        "text": text.and_then(shown),
-        "html": html.and_then(shown),
+        "text": text.map(|(text, _)| text),
+        "is_text_cut": text.is_some_and(|(_, is_cut)| is_cut),
+        "html": html.map(|(html, _)| html),
+        "is_html_cut": html.is_some_and(|(_, is_cut)| is_cut),
         "attachments": message.attachments().take(SHOWN).map(attachment).collect::<Vec<_>>(),
+        "attachment_count": message.attachments().count(),
     })
 }
 
@@ -132,7 +141,10 @@ fn shown(octets: &[u8], size: u64) -> Value {
 fn attachment(part: &MessagePart) -> Value {
     let kind = part.content_type();
     let kind = kind.map(|kind| format!("{}/{}", kind.ctype(), kind.subtype().unwrap_or_default()));
-    let name = part.attachment_name().map(|name| cut(name).0);
+    let name = part.attachment_name().map(|name| match cut(name) {
+        (name, false) => name.to_owned(),
+        (start, true) => format!("{start}…"),
+    });
     json!({ "name": name, "kind": kind, "size": part.len() })
 }
 
@@ -158,6 +170,7 @@ pub fn queue(spool: &Path) -> Value {
             "next": format!("{:.0}", entry.next), "wait": wait.max(0),
             "from": entry.letter.reverse_path.to_string(),
             "recipients": entry.recipients.iter().take(SHOWN).map(to).collect::<Vec<_>>(),
+            "recipient_count": entry.recipients.len(),
         })
     };
     json!({
