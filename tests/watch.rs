@@ -44,9 +44,14 @@ struct Watch {
 
 impl Watch {
     fn start() -> Watch {
+        Watch::start_at("127.0.0.1:0")
+    }
+
+    /// With its page there.
+    fn start_at(page: &str) -> Watch {
         let spool = tempfile::tempdir().unwrap();
         let mut program = Command::new(examples().join("watch"));
-        program.args(["--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0", "--max-per-client", "0"]);
+        program.args(["--http", page, "--smtp", "127.0.0.1:0", "--max-per-client", "0"]);
         program.arg("--spool").arg(spool.path());
         let mut child = program.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -252,6 +257,14 @@ fn the_page_has_to_be_asked_for_under_the_name_of_this_machine() {
             assert!(!body.contains("secret"));
         }
     }
+}
+
+#[test]
+fn the_page_is_there_under_the_address_that_it_was_given() {
+    let watch = Watch::start_at("127.0.0.2:0");
+    assert!(watch.get("/sessions").0.starts_with("HTTP/1.1 200 "));
+    let host = format!("Host: 127.0.0.3:{}", watch.page.port());
+    assert!(watch.ask("GET", "/sessions", &host).0.starts_with("HTTP/1.1 421 "));
 }
 
 #[test]

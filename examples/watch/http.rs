@@ -8,7 +8,7 @@
 //! Book: docs/08-threads.md.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a request may take to arrive.
@@ -62,12 +62,12 @@ impl Request {
     /// request, so there is none.
     pub fn read(browser: &mut TcpStream) -> Result<Request, Option<Answer>> {
         let head = read_head(browser).map_err(|_| None)?;
-        Request::parse(&head, browser.local_addr().map_or(0, |address| address.port()))
-            .map_err(Some)
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Request::parse(&head, browser.local_addr().unwrap_or(nowhere)).map_err(Some)
     }
 
-    /// Reads the head of one that came to this port.
-    fn parse(head: &str, port: u16) -> Result<Request, Answer> {
+    /// Reads the head of one that came to this address.
+    fn parse(head: &str, at: SocketAddr) -> Result<Request, Answer> {
         let mut lines = head.lines();
         let mut words = lines.next().unwrap_or_default().split(' ');
         let (method, target) = (words.next(), words.next().unwrap_or_default());
@@ -79,7 +79,7 @@ impl Request {
             name.eq_ignore_ascii_case("host").then(|| value.trim())
         });
         let host = hosts.next().unwrap_or_default();
-        if hosts.next().is_some() || !is_ours(host, port) {
+        if hosts.next().is_some() || !is_ours(host, at) {
             let text = "this page has no such name: use the address that watch prints\n";
             return Err(Answer::text("421 Misdirected Request", text));
         }
@@ -116,10 +116,12 @@ fn read_head(browser: &mut TcpStream) -> io::Result<String> {
     String::from_utf8(head).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Whether a `Host` field names this machine by a name that nobody else can have.
-fn is_ours(host: &str, port: u16) -> bool {
-    let (name, said) = host.rsplit_once(':').unwrap_or((host, "80"));
-    ["127.0.0.1", "localhost", "[::1]"].contains(&name) && said == port.to_string()
+/// Whether a `Host` field names this machine by a name that nobody else can have, or is the
+/// address that was connected to.
+fn is_ours(host: &str, at: SocketAddr) -> bool {
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+    let is_local = ["127.0.0.1", "localhost", "[::1]"].contains(&name);
+    (is_local && port == at.port().to_string()) || format!("{name}:{port}") == at.to_string()
 }
 
 /// Without `%41` and the like. What is no octet stays as it is.
