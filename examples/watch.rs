@@ -22,6 +22,7 @@ mod sessions;
 #[path = "watch/why.rs"]
 mod why;
 
+use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,10 +32,11 @@ use std::thread;
 use std::time::Duration;
 
 use ehlo::config::{self, Config, Request};
-use ehlo::server::{Events, Server};
+use ehlo::server::{Events, Handle, Server};
 use page::Page;
 use sessions::Sessions;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// How many browsers are served at a time; the streams of pages count.
@@ -68,9 +70,12 @@ fn run() -> Result<(), String> {
     let listener = TcpListener::bind(page_at)
         .map_err(|error| format!("cannot listen on {page_at}: {error}"))?;
     let page_at = listener.local_addr().map_err(|error| error.to_string())?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    // A write that goes too far fails then, and ends nothing.
+    flag::register(SIGXFSZ, Arc::default()).map_err(|error| error.to_string())?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]);
+    let signals = signals.map_err(|error| error.to_string())?;
     let handle = server.handle();
-    thread::spawn(move || signals.forever().for_each(|_| handle.shutdown()));
+    thread::spawn(move || wait_for_signals(signals, &handle));
 
     let sessions = Arc::new(Sessions::default());
     if let Some(events) = server.events() {
@@ -85,6 +90,26 @@ fn run() -> Result<(), String> {
     println!("watch http://{page_at}");
     server.run();
     Ok(())
+}
+
+/// What each signal does is what it does to the program itself.
+fn wait_for_signals(mut signals: Signals, handle: &Handle) {
+    let had_terminal = has_terminal();
+    for signal in signals.forever() {
+        match signal {
+            // It comes as well when the terminal is closed, and then nobody watches any more.
+            SIGHUP if has_terminal() || !had_terminal => match handle.reload() {
+                Ok(()) => log::info!("read users, aliases and certificate again"),
+                Err(why) => log::error!("{why}; users, aliases and certificate stay as they were"),
+            },
+            SIGUSR1 => handle.try_all_now(),
+            _ => handle.shutdown(),
+        }
+    }
+}
+
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() || io::stderr().is_terminal()
 }
 
 /// Where the page is, and everything for the server; `None` if only help was wanted.

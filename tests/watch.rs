@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -482,6 +483,17 @@ fn the_page_is_on_loopback_only() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(why), "{said}");
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn signals_do_what_they_do_to_the_program_itself() {
+    let watch = Watch::start();
+    for signal in ["-HUP", "-USR1"] {
+        let sent = Command::new("kill").args([signal, &watch.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        thread::sleep(Duration::from_millis(200));
+        watch.deliver("Subject: still here\r\n\r\nhello\r\n");
     }
 }
 
