@@ -27,11 +27,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use argh::FromArgs;
 
 use rule::{FORMS, Rules};
 use teller::Teller;
+
+/// What there is too little of, such as descriptors, is not there again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Stand between a mail program and a server, and do what the rules say.
 #[derive(FromArgs)]
@@ -82,14 +86,20 @@ fn listen(flags: &Flags, rules: Rules) -> Result<(), String> {
     println!("listening smtp {address}\nbefore {}", flags.to);
     let rules = Arc::new(rules);
     for (number, client) in (1..).zip(listener.incoming()) {
-        let Ok(client) = client else { continue };
+        let Ok(client) = client else {
+            thread::sleep(PAUSE);
+            continue;
+        };
         let (rules, server) = (Arc::clone(&rules), flags.to);
-        thread::spawn(move || {
+        let begun = thread::Builder::new().spawn(move || {
             let teller = Teller::new(number);
             if let Err(error) = session::serve(client, server, &rules, &teller) {
                 teller.meddle(&error.to_string());
             }
         });
+        if let Err(error) = begun {
+            eprintln!("meddle: no thread for client {number}: {error}");
+        }
     }
     Ok(())
 }

@@ -22,11 +22,11 @@ mod sessions;
 #[path = "watch/why.rs"]
 mod why;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Duration;
@@ -45,6 +45,8 @@ const BROWSERS: usize = 64;
 const UMASK: u32 = 0o077;
 /// How often the thread that hears of sessions looks whether there is still a server.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What there is too little of, such as descriptors, is not there again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const FORM: &str = "The server, with a page beside it that shows each session as it happens.\n\n\
     usage: watch [--http ADDR:PORT] [flags of ehlo]\n\n\
@@ -116,7 +118,9 @@ fn has_terminal() -> bool {
 fn flags() -> Result<Option<(SocketAddr, Config)>, String> {
     let mut page_at = SocketAddr::from(([127, 0, 0, 1], 8025));
     let mut others = Vec::new();
-    let mut args = std::env::args().skip(1);
+    let args: Result<Vec<String>, OsString> =
+        std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let mut args = args.map_err(|arg| format!("{arg:?} is not UTF-8"))?.into_iter();
     while let Some(arg) = args.next() {
         if arg == "--http" {
             let value = args.next().unwrap_or_default();
@@ -152,18 +156,22 @@ fn record(events: &Events, sessions: &Sessions) {
 
 /// A thread for each request, as in the server.
 fn show(listener: &TcpListener, page: &Arc<Page>) {
-    let busy = Arc::new(AtomicUsize::new(0));
+    // Each thread has one more of it, and gives it back however it ends.
+    let place = Arc::new(());
     for browser in listener.incoming() {
-        let Ok(browser) = browser else { continue };
-        if busy.fetch_add(1, Ordering::SeqCst) >= BROWSERS {
-            busy.fetch_sub(1, Ordering::SeqCst);
+        let Ok(browser) = browser else {
+            thread::sleep(PAUSE);
+            continue;
+        };
+        if Arc::strong_count(&place) > BROWSERS {
             continue;
         }
-        let (page, busy) = (Arc::clone(page), Arc::clone(&busy));
-        thread::spawn(move || {
+        let (page, place) = (Arc::clone(page), Arc::clone(&place));
+        // Where no thread is to be had the browser is let go, and asks again.
+        let _ = thread::Builder::new().spawn(move || {
+            let _place = place;
             // A browser that is gone has what it wanted.
             let _ = page.serve(browser);
-            busy.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, NOBODY, TestServer, examples, run_with_input};
+use common::{Client, NOBODY, TestServer, examples, run_with_input, ticks_without_descriptors};
 
 /// How long a test waits for a line that has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -241,6 +241,14 @@ fn a_password_is_not_told() {
     client.all_granted(&["EHLO c.example", "AUTH LOGIN", "YW5u", "c2VjcmV0"]);
     assert!(meddle.until_said("octets>").ends_with("C: <4 octets>"));
     assert!(meddle.until_said("octets>").ends_with("C: <8 octets>"));
+}
+
+#[test]
+fn without_descriptors_it_waits_and_does_not_spin() {
+    let server = TestServer::start(&[]);
+    let meddle = Meddle::before(&server, &[]);
+    let used = ticks_without_descriptors(&meddle.child, meddle.address);
+    assert!(used < 40, "{used} of a hundred");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::{Client, examples};
+use common::{Client, examples, ticks_without_descriptors};
 use ehlo::dialogue::Dialogue;
 use ehlo::server::{Event, What};
 use ehlo::smtp::session::Role;
@@ -456,6 +456,13 @@ fn browsers_that_do_not_read_hold_up_nobody() {
         }
         assert!(Instant::now() < end, "no place for a browser any more: {answer}");
     }
+}
+
+#[test]
+fn without_descriptors_it_waits_and_does_not_spin() {
+    let watch = Watch::start();
+    let used = ticks_without_descriptors(&watch.child, watch.page);
+    assert!(used < 40, "{used} of a hundred");
 }
 
 #[test]

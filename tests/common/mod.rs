@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,6 +27,32 @@ use tempfile::TempDir;
 /// Where nobody listens. A port that was free a moment ago may be somebody else's by now, and
 /// one that was closed is open until each process has let go of it that was just being made.
 pub const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
+
+/// How many hundredths of a second of processor time a program uses in one second in which
+/// there is no descriptor for a client. It has two more than it uses now: one for each of
+/// two clients, or both for the first one.
+pub fn ticks_without_descriptors(child: &Child, address: SocketAddr) -> u64 {
+    let process = format!("/proc/{}", child.id());
+    let is_free = |fd: &u64| fs::symlink_metadata(format!("{process}/fd/{fd}")).is_err();
+    let nofile = (0..).filter(is_free).nth(2).unwrap();
+    let mut limit = Command::new("prlimit");
+    limit.args([format!("--nofile={nofile}"), format!("--pid={}", child.id())]);
+    assert!(limit.status().unwrap().success());
+    let _clients = [(); 2].map(|()| {
+        let client = TcpStream::connect(address).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        client
+    });
+    let ticks = || {
+        let stat = fs::read_to_string(format!("{process}/stat")).unwrap();
+        // Behind the name, which may have blanks: user and system time are fields 14 and 15.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    ticks() - before
+}
 
 /// A server on a free port, with a spool of its own, ended when dropped.
 pub struct TestServer {
