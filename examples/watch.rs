@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let Some((page_at, config)) = flags()? else { return Ok(()) };
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
-    let spool = config.spool.clone();
+    let (spool, has_users) = (config.spool.clone(), config.users.is_some());
     let server = Server::bind(config).map_err(|error| error.to_string())?;
     let listener = TcpListener::bind(page_at)
         .map_err(|error| format!("cannot listen on {page_at}: {error}"))?;
@@ -79,7 +79,7 @@ fn run() -> Result<(), String> {
     let handle = server.handle();
     thread::spawn(move || wait_for_signals(signals, &handle));
 
-    let sessions = Arc::new(Sessions::default());
+    let sessions = Arc::new(Sessions::new(has_users));
     if let Some(events) = server.events() {
         let sessions = Arc::clone(&sessions);
         thread::spawn(move || record(&events, &sessions));

@@ -231,6 +231,23 @@ fn a_session_that_was_saved_can_be_played_again() {
 }
 
 #[test]
+fn a_line_that_is_not_there_as_it_was_said_ends_what_is_saved() {
+    let saved = |lines: &[&str], has_users| {
+        script::script(lines.iter().map(|line| ('C', *line)), has_users, false)
+    };
+    let end = "C: RSET\n# Here was a line that is not shown, or not whole.\n";
+    for line in [r"NOOP a\\b", r"NOOP \x1b", "<8 octets>", "NOOP …"] {
+        assert!(saved(&["RSET", line], false).ends_with(end), "{line}");
+    }
+    for line in ["NOOP", "HELP", "VRFY", "EXPN"] {
+        assert!(saved(&["RSET", line], true).ends_with(end), "{line}");
+        assert!(saved(&["RSET", line], false).ends_with(&format!("C: RSET\nC: {line}\n")));
+        let after_login = saved(&["AUTH LOGIN", "RSET", line], false);
+        assert!(after_login.ends_with(end), "{line}");
+    }
+}
+
+#[test]
 fn the_page_has_to_be_asked_for_under_the_name_of_this_machine() {
     let watch = Watch::start();
     watch.deliver("Subject: hello\r\n\r\nsecret\r\n");
@@ -511,7 +528,7 @@ fn connected(sessions: &Sessions, session: u64) {
 
 #[test]
 fn a_thousand_sessions_leave_the_last_two_hundred_and_those_that_go_on_longest() {
-    let sessions = Sessions::default();
+    let sessions = Sessions::new(false);
     for number in 1..=1000 {
         connected(&sessions, number);
         if number > 1 {
@@ -534,7 +551,7 @@ fn a_thousand_sessions_leave_the_last_two_hundred_and_those_that_go_on_longest()
 
 #[test]
 fn a_session_of_a_million_lines_leaves_the_last_five_hundred_and_no_long_ones() {
-    let sessions = Sessions::default();
+    let sessions = Sessions::new(false);
     connected(&sessions, 1);
     for number in 0..1_000_000 {
         let text = if number < 999_600 { number.to_string() } else { "ü".repeat(4000) };

@@ -1,7 +1,8 @@
-//! What the page knows of sessions: the last 200, and the last 500 lines of each.
+//! What the page knows of sessions: 200 of them, and the last 500 lines of each.
 //!
 //! In: the events of the server, one after the other. Out: what the page asks for. Memory
-//! is bounded whatever clients do; what had to be let go is counted, and the page says so.
+//! is bounded whatever clients do: the oldest session that is over goes first. What had to be
+//! let go is counted, and the page says so.
 //! Pages ask again after each change, so nothing is kept for a page that reads slowly.
 //!
 //! Book: docs/08-threads.md.
@@ -28,6 +29,8 @@ const LINE_LIMIT: usize = 300;
 pub struct Sessions {
     board: Mutex<Board>,
     changed: Condvar,
+    /// Whether people log in here, so that lines may be hidden.
+    has_users: bool,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +68,11 @@ struct Line {
 }
 
 impl Sessions {
+    /// Of a server that has users, or has none.
+    pub fn new(has_users: bool) -> Sessions {
+        Sessions { has_users, ..Sessions::default() }
+    }
+
     /// Takes one event, and how many were dropped so far.
     pub fn record(&self, event: Event, dropped: u64) {
         let mut board = self.board();
@@ -115,7 +123,8 @@ impl Sessions {
         let board = self.board();
         let session = board.sessions.get(&number)?;
         let lines = session.lines.iter().map(|line| (line.who, line.text.as_str()));
-        (session.forgotten == 0).then(|| crate::script::script(lines, session.state == "Closed"))
+        let is_closed = session.state == "Closed";
+        (session.forgotten == 0).then(|| crate::script::script(lines, self.has_users, is_closed))
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
