@@ -5,7 +5,8 @@
 //! state of each session in the drawing of chapter 5, why a reply was what it was, the
 //! queue, the mailboxes and their letters. The page is for the person at this machine: it
 //! is on loopback only, changes nothing, and runs nothing of what clients and letters
-//! say. The server never waits for it.
+//! say. The server never waits for it. On a machine with several users each of them can
+//! read all mail there.
 //!
 //! Book: docs/08-threads.md.
 
