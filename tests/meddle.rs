@@ -244,6 +244,17 @@ fn a_password_is_not_told() {
 }
 
 #[test]
+fn what_answers_a_334_of_meddle_itself_is_not_told_and_no_rule_applies_to_it() {
+    let server = TestServer::start(&[]);
+    let meddle = Meddle::before(&server, &["AUTH* -> 334 UGFzc3dvcmQ6", "c2* -> 299 a rule"]);
+    let mut client = Client::connect(meddle.address);
+    assert_eq!(client.ask("AUTH LOGIN"), "334 UGFzc3dvcmQ6");
+    assert_eq!(&client.ask("c2VjcmV0")[..3], "500");
+    assert!(meddle.until_said("C: <").ends_with("C: <8 octets>"));
+    assert_eq!(client.ask("c2VjcmV0"), "299 a rule");
+}
+
+#[test]
 fn without_descriptors_it_waits_and_does_not_spin() {
     let server = TestServer::start(&[]);
     let meddle = Meddle::before(&server, &[]);

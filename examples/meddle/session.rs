@@ -33,6 +33,9 @@ struct Session<'a> {
     pace: Option<u64>,
     /// Whether the server has taken a recipient, so that DATA would be right.
     has_recipient: bool,
+    /// Whether the last reply that the client got was a 334: then its next line is no command,
+    /// and may be a password.
+    is_asked: bool,
 }
 
 /// Serves a client until one of the three has had enough.
@@ -52,7 +55,8 @@ pub fn serve(
     };
     server.set_nodelay(true)?;
     let (client, server) = (BufReader::new(client), BufReader::new(server));
-    Session { client, server, rules, teller, pace: None, has_recipient: false }.run()
+    let (pace, has_recipient, is_asked) = (None, false, false);
+    Session { client, server, rules, teller, pace, has_recipient, is_asked }.run()
 }
 
 impl Session<'_> {
@@ -61,15 +65,13 @@ impl Session<'_> {
         let acts = self.rules.at(Moment::Connect);
         self.before(&acts);
         let mut then = self.answer(&acts, greeting)?;
-        let mut is_answer = false;
         while then.is_continue() {
             let line = read_line(&mut self.client)?;
             if line.is_empty() {
                 self.teller.meddle("the client has hung up");
                 break;
             }
-            // What the server asked for in AUTH is no command, and may be a password.
-            let acts = if is_answer {
+            let acts = if self.is_asked {
                 self.teller.client(format!("<{} octets>", line.trim_ascii_end().len()).as_bytes());
                 Vec::new()
             } else {
@@ -77,21 +79,20 @@ impl Session<'_> {
                 let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
                 self.rules.at(Moment::Command(&text))
             };
-            (then, is_answer) = self.command(&line, &acts)?;
+            then = self.command(&line, &acts)?;
         }
         Ok(())
     }
 
-    /// One line of the client, and the reply to it. Whether the reply asks for more of
-    /// a login.
-    fn command(&mut self, line: &[u8], acts: &[Act]) -> io::Result<(Then, bool)> {
+    /// One line of the client, and the reply to it.
+    fn command(&mut self, line: &[u8], acts: &[Act]) -> io::Result<Then> {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
         let is_alone = acts.iter().any(|act| matches!(act, Act::Reply(_)));
         if verb == b"DATA" && self.has_recipient && !is_alone && self.rules.answers_next_dot() {
-            return Ok((self.keep_message(acts)?, false));
+            return self.keep_message(acts);
         }
         if is_alone || acts.iter().any(ends_it) {
-            return Ok((self.answer(acts, Vec::new())?, false));
+            return self.answer(acts, Vec::new());
         }
         self.before(acts);
         let injected = acts.iter().find_map(|act| match act {
@@ -115,17 +116,16 @@ impl Session<'_> {
         }
         let then = self.answer(acts, reply)?;
         if then.is_break() {
-            return Ok((OVER, false));
+            return Ok(OVER);
         }
         let is_tls = line.to_ascii_uppercase().starts_with(b"STARTTLS");
         match code.as_slice() {
-            b"354" => Ok((self.pass_message(acts)?, false)),
+            b"354" => self.pass_message(acts),
             b"220" if is_tls => {
                 self.teller.meddle("the rest is under TLS: it passes as it is");
-                Ok((self.pass_all()?, false))
+                self.pass_all()
             }
-            b"334" => Ok((GO_ON, true)),
-            _ => Ok((GO_ON, false)),
+            _ => Ok(GO_ON),
         }
     }
 
@@ -253,7 +253,7 @@ impl Session<'_> {
         self.teller.client(format!("<a message of {passed} octets>").as_bytes());
         self.teller.client(b".");
         let acts = self.rules.at(Moment::Dot);
-        self.command(b".\r\n", &acts).map(|(then, _)| then)
+        self.command(b".\r\n", &acts)
     }
 
     /// Takes a message that the server never sees, and answers it as the rules say.
@@ -301,6 +301,8 @@ impl Session<'_> {
     }
 
     fn send_to_client(&mut self, octets: &[u8]) -> io::Result<()> {
+        let last = octets.split_inclusive(|octet| *octet == b'\n').next_back();
+        self.is_asked = last.is_some_and(|line| line.starts_with(b"334"));
         write(self.client.get_mut(), octets, self.pace)
     }
 
