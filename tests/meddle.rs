@@ -133,6 +133,37 @@ fn a_message_that_is_answered_here_never_gets_to_the_server() {
 }
 
 #[test]
+fn a_rule_at_data_is_done_also_where_the_message_would_be_answered_here() {
+    let server = TestServer::start(&[]);
+    let rules = ["2x DATA -> close", "DATA -> cut 10", "dot -> 450 4.2.0 x"];
+    let meddle = Meddle::before(&server, &rules);
+    let envelope = ["EHLO c.example", "MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>"];
+    for _ in 0..2 {
+        let mut client = Client::connect(meddle.address);
+        client.all_granted(&envelope);
+        assert_eq!(client.ask("DATA"), "", "closed");
+    }
+    let mut client = Client::in_data(meddle.address, "bob@localhost");
+    client.send("Subject: hello\r\n");
+    assert_eq!(client.reply(), "", "closed without a word");
+    // A message that is shorter than the cut has its dot, and the server has not.
+    let mut client = Client::in_data(meddle.address, "bob@localhost");
+    assert_eq!(client.message("x\r\n"), "450 4.2.0 x");
+    assert_eq!(client.reply(), "", "closed");
+    assert!(server.new_files("bob").is_empty());
+}
+
+#[test]
+fn a_rule_for_one_message_is_not_taken_for_that_of_another_client_too() {
+    let server = TestServer::start(&[]);
+    let meddle = Meddle::before(&server, &["1x dot -> 450 4.2.0 x"]);
+    let mut clients = [(); 2].map(|()| Client::in_data(meddle.address, "bob@localhost"));
+    assert_eq!(clients[0].message("first\r\n"), "450 4.2.0 x");
+    assert!(clients[1].message("second\r\n").starts_with("250"));
+    assert_eq!(server.only_message("bob"), b"second\n");
+}
+
+#[test]
 fn a_reply_that_is_lost_leaves_a_letter_that_nobody_heard_of() {
     let server = TestServer::start(&[]);
     let meddle = Meddle::before(&server, &["dot -> lose"]);

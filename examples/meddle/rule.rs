@@ -134,10 +134,13 @@ impl Rules {
         acts
     }
 
-    /// Whether the next message gets a reply that is not the server's.
-    pub fn answers_next_dot(&self) -> bool {
-        let next = self.rules.iter().find(|rule| rule.fits(Moment::Dot) && rule.is_left());
-        next.is_some_and(|rule| matches!(rule.act, Act::Reply(_)))
+    /// The reply that the next message gets in the server's place, if it gets one. The rule is
+    /// used up: another client may ask before this message has its end.
+    pub fn take_reply_to_dot(&self) -> Option<String> {
+        let mut rules = self.rules.iter().filter(|rule| rule.fits(Moment::Dot));
+        let next = rules.find(|rule| rule.is_left())?;
+        let Act::Reply(text) = &next.act else { return None };
+        next.take().then(|| text.clone())
     }
 }
 

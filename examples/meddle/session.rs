@@ -2,7 +2,8 @@
 //!
 //! In: a connection. Out: the dialogue, as the rules let it through. One line of the
 //! client is passed on, then the reply to it comes back, so each reply belongs to the
-//! line before it, whoever gave it.
+//! line before it, whoever gave it. Only after `inject` the server has one line more to
+//! answer, and from there on each reply comes one line late.
 //!
 //! Book: docs/13-the-client-side.md.
 
@@ -88,8 +89,13 @@ impl Session<'_> {
     fn command(&mut self, line: &[u8], acts: &[Act]) -> io::Result<Then> {
         let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
         let is_alone = acts.iter().any(|act| matches!(act, Act::Reply(_)));
-        if verb == b"DATA" && self.has_recipient && !is_alone && self.rules.answers_next_dot() {
-            return self.keep_message(acts);
+        // Whatever else is done at DATA needs the server, or ends it all.
+        if verb == b"DATA"
+            && self.has_recipient
+            && acts.iter().all(is_patient)
+            && let Some(reply) = self.rules.take_reply_to_dot()
+        {
+            return self.keep_message(acts, &reply);
         }
         if is_alone || acts.iter().any(ends_it) {
             return self.answer(acts, Vec::new());
@@ -253,11 +259,15 @@ impl Session<'_> {
         self.teller.client(format!("<a message of {passed} octets>").as_bytes());
         self.teller.client(b".");
         let acts = self.rules.at(Moment::Dot);
-        self.command(b".\r\n", &acts)
+        let then = self.command(b".\r\n", &acts)?;
+        if acts.iter().any(|act| matches!(act, Act::Reply(_))) {
+            return self.hang_up("hangs up, as the server still waits for the dot");
+        }
+        Ok(then)
     }
 
-    /// Takes a message that the server never sees, and answers it as the rules say.
-    fn keep_message(&mut self, acts: &[Act]) -> io::Result<Then> {
+    /// Takes a message that the server never sees, and answers it.
+    fn keep_message(&mut self, acts: &[Act], reply: &str) -> io::Result<Then> {
         self.before(acts);
         self.teller.meddle("keeps this message to itself");
         self.send_to_client(b"354 go on, and end with a dot\r\n")?;
@@ -274,8 +284,7 @@ impl Session<'_> {
         // The server still waits for DATA.
         self.server.get_mut().write_all(b"RSET\r\n")?;
         read_reply(&mut self.server)?;
-        let acts = self.rules.at(Moment::Dot);
-        self.answer(&acts, Vec::new())
+        self.say_ourselves(reply)
     }
 
     /// Octets, both ways, until both are done.
@@ -309,6 +318,11 @@ impl Session<'_> {
     fn send_to_server(&mut self, octets: &[u8]) -> io::Result<()> {
         write(self.server.get_mut(), octets, self.pace)
     }
+}
+
+/// Whether a line is only passed on later, or as it is.
+fn is_patient(act: &Act) -> bool {
+    matches!(act, Act::Wait(_) | Act::Slow(_) | Act::Pass)
 }
 
 /// Whether nothing of a line goes to the server. (`lose` passes it on.)
