@@ -303,6 +303,7 @@ fn a_rule_that_cannot_be_read_names_the_place_and_shows_the_forms() {
         ("connect -> wait long", "at `wait long`: expected a number of seconds"),
         ("DATA -> slow 0", "expected at least one octet a second"),
         ("EHLO -> change SIZE", "expected WORD = TEXT"),
+        ("EHLO -> change = X", "expected WORD = TEXT"),
         ("connect -> cut 5", "at `cut 5`: this cannot be done at that moment"),
         ("MAIL -> drop SIZE", "this cannot be done at that moment"),
     ] {

@@ -250,10 +250,12 @@ fn parse_act(text: &str) -> Result<Act, &'static str> {
         "cut" => Ok(Act::Cut(number()?)),
         "inject" => Ok(Act::Inject(line()?)),
         "append" => Ok(Act::Append(line()?)),
-        "drop" => Ok(Act::Drop(line()?.split(' ').map(str::to_owned).collect())),
+        "drop" => Ok(Act::Drop(line()?.split_whitespace().map(str::to_owned).collect())),
         "change" => match rest.split_once('=') {
-            Some((word, text)) => Ok(Act::Change(word.trim().to_owned(), text.trim().to_owned())),
-            None => Err("expected WORD = TEXT"),
+            Some((word, text)) if !word.trim().is_empty() => {
+                Ok(Act::Change(word.trim().to_owned(), text.trim().to_owned()))
+            }
+            _ => Err("expected WORD = TEXT"),
         },
         code if code.len() == 3
             && code.parse::<u16>().is_ok_and(|code| (200..600).contains(&code)) =>
