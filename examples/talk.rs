@@ -5,7 +5,8 @@
 //! when the server closes; the end of the input (Ctrl-D) tells the server that
 //! no more will follow. Without an argument it calls 127.0.0.1:2525.
 //!
-//! It does not know SMTP: whoever types is the client.
+//! It does not know SMTP: whoever types is the client. Octets that are no UTF-8 go out as
+//! they are; where the server says some, a mark stands in their place.
 //!
 //! Book: docs/01-a-letter-by-hand.md.
 
@@ -25,16 +26,18 @@ fn main() -> io::Result<()> {
     // waits for one more line to be typed.
     let to_server = server.try_clone()?;
     thread::spawn(move || send_lines(to_server));
-    for line in BufReader::new(server).lines() {
-        println!("{}", line?);
+    for line in BufReader::new(server).split(b'\n') {
+        println!("{}", String::from_utf8_lossy(line?.trim_ascii_end()));
     }
     Ok(())
 }
 
 fn send_lines(mut server: TcpStream) -> io::Result<()> {
-    for line in io::stdin().lines() {
+    for line in io::stdin().lock().split(b'\n') {
+        let line = line?;
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
         // On the wire a line ends with CR LF, whatever Enter makes of it here.
-        server.write_all(format!("{}\r\n", line?).as_bytes())?;
+        server.write_all(&[line, b"\r\n"].concat())?;
     }
     server.shutdown(Shutdown::Write)
 }

@@ -11,8 +11,8 @@ mod letters;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -205,6 +205,24 @@ fn talk_ends_when_the_server_closes_and_helps_when_there_is_none() {
     let output = example("talk").arg(NOBODY.to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("cargo run"));
+}
+
+#[test]
+fn talk_goes_on_after_octets_that_are_no_text() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut talk = example("talk");
+    talk.arg(listener.local_addr().unwrap().to_string());
+    let mut child = talk.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.write_all(b"220 h\xfc\r\n220 hi\r\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"caf\xe9\r\nRSET\n").unwrap();
+    let mut heard = Vec::new();
+    server.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"caf\xe9\r\nRSET\r\n");
+    drop(server);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.stdout, "220 h\u{fffd}\n220 hi\n".as_bytes());
+    assert!(output.status.success());
 }
 
 /// Runs `load` with a few messages, and gives exit code, output and errors.
