@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server that says nothing for so long has gone away.
+/// A server that says nothing, or reads nothing, for so long has gone away.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is said before each message.
@@ -49,6 +49,7 @@ impl Connection {
         let fault = |error| format!("no connection to {server:?}: {error}");
         let tcp = TcpStream::connect(server).map_err(fault)?;
         tcp.set_read_timeout(Some(PATIENCE)).map_err(fault)?;
+        tcp.set_write_timeout(Some(PATIENCE)).map_err(fault)?;
         // Without this the system may hold a small write back.
         tcp.set_nodelay(true).map_err(fault)?;
         let mut connection =
@@ -119,7 +120,9 @@ impl Connection {
 
 fn gone(error: io::Error) -> String {
     match error.kind() {
-        ErrorKind::WouldBlock => format!("the server said nothing for {} s", PATIENCE.as_secs()),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("the server neither spoke nor read for {} s", PATIENCE.as_secs())
+        }
         _ => format!("the server is gone: {error}"),
     }
 }
