@@ -147,6 +147,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 fn explain(flags: &Flags, token: &str) {
     let Flags { user, issuer, audience, folder, .. } = flags;
     let folder = folder.display();
+    let address = if user.contains('@') { user.clone() } else { format!("{user}@localhost") };
     println!(
         "A token for {user} is in {folder}/token. A server that takes it, where users, cert.pem and
 key.pem are its files:
@@ -157,8 +158,8 @@ key.pem are its files:
 A program that logs in with it:
 
   curl --url smtp://localhost:2525 --ssl-reqd --cacert cert.pem --user {user}: \\
-      --oauth2-bearer \"$(tail -1 {folder}/token)\" --mail-from {user}@localhost \\
-      --mail-rcpt {user}@localhost --upload-file letter.eml
+      --oauth2-bearer \"$(tail -1 {folder}/token)\" --mail-from {address} \\
+      --mail-rcpt {address} --upload-file letter.eml
 
 What is in it:
 "

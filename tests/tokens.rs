@@ -287,6 +287,18 @@ fn keys_that_are_no_use_are_named_at_the_start() {
     assert_eq!(&replies[0][..3], "235");
 }
 
+#[test]
+fn the_example_shows_a_user_who_is_an_address_as_that_address() {
+    let folder = tempfile::tempdir().unwrap();
+    for (user, address) in [("ann@x.example", "ann@x.example"), ("ann", "ann@localhost")] {
+        let mut program = Command::new(examples().join("token"));
+        let output = program.args(["--user", user, "--folder"]).arg(folder.path()).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(text.contains(&format!("--mail-from {address} ")), "{text}");
+        assert!(text.contains(&format!("--mail-rcpt {address} ")), "{text}");
+    }
+}
+
 /// What `cargo run --example token` makes is taken by a server that is started as it says.
 #[test]
 fn the_example_makes_a_token_that_logs_in() {
