@@ -68,6 +68,10 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(code) => return code,
     };
+    if flags.json && (flags.ip.is_some() || !flags.dns.is_empty() || flags.letter.is_some()) {
+        eprintln!("trust: with --json each line says this: ip, resolver, message");
+        return ExitCode::from(2);
+    }
     let done = if flags.json { json::answer_all() } else { explain(&flags) };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,8 +7,9 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -146,6 +147,28 @@ fn trust_tells_a_person_each_step_and_what_a_server_would_do() {
     let output = run_with_input(&mut Command::new(examples().join("trust")), "");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--ip is missing"));
+}
+
+#[test]
+fn a_line_that_is_no_text_is_answered_and_so_is_the_next_one() {
+    let mut program = Command::new(examples().join("trust"));
+    let program = program.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"id\": \"\xff\"}\n{\"id\": 2}\n").unwrap();
+    let answers = text(&child.wait_with_output().unwrap().stdout);
+    let lines: Vec<&str> = answers.lines().collect();
+    assert_eq!(lines.len(), 2, "{answers}");
+    assert!(lines[0].contains("error") && lines[1].contains("\"id\":2"), "{answers}");
+}
+
+#[test]
+fn flags_that_json_does_not_heed_are_refused() {
+    for args in [&["--dns", "192.0.2.1:53"][..], &["--ip", "192.0.2.1"], &["letter.eml"]] {
+        let mut program = Command::new(examples().join("trust"));
+        let output = run_with_input(program.arg("--json").args(args), "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains("with --json"), "{args:?}");
+    }
 }
 
 /// What comes of a letter that is signed with this key, if this is its record in DNS.

@@ -5,7 +5,7 @@
 //!
 //! Book: docs/16-trust.md.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -28,12 +28,12 @@ const TIMEOUT_MS: u64 = 20_000;
 
 /// Answers each line of standard input, until its end.
 pub fn answer_all() -> Result<(), String> {
-    for line in io::stdin().lines() {
+    for line in io::stdin().lock().split(b'\n') {
         let line = line.map_err(|error| format!("standard input: {error}"))?;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let question: Value = serde_json::from_str(&line).unwrap_or_default();
+        let question: Value = serde_json::from_slice(&line).unwrap_or_default();
         let mut answer = answer(&question).unwrap_or_else(|why| json!({ "error": why }));
         if let Some(answer) = answer.as_object_mut() {
             answer.insert("id".to_owned(), question.get("id").cloned().unwrap_or_default());
