@@ -1,9 +1,10 @@
 //! Checks the exercises of the book both ways: `cargo run --example exercises -- [ID…]`.
 //!
-//! In: docs/solutions/, and the tests in tests/exercises/. Out: for each exercise whether its
-//! tests fail without its solution, and whether they and all other tests pass with it. It
-//! works in a copy of the project under target/, so nothing here is changed. Exit code: 0 all
-//! is right, 1 something is wrong, 2 it could not be tried.
+//! In: docs/solutions/, and the tests in tests/exercises/. Out: which patch no longer applies,
+//! and then nothing else is tried; which exercise has a test that passes without its solution;
+//! and whether its tests and all others pass with it. It works in copies of the project, in
+//! the folder where cargo puts what it builds, so nothing here is changed. Exit code: 0 all is
+//! right, 1 something is wrong, 2 it could not be tried.
 //!
 //! Solutions that apply together are tried together, because the whole suite takes a minute, and
 //! two copies are at work. If some fail together, each is tried alone: two of them may only

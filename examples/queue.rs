@@ -2,9 +2,10 @@
 //! `cargo run --example queue [-- [--spool DIR] show ID | now [ID] | drop ID | bounce ID]`.
 //!
 //! Without a command there is one line for each recipient who waits, the oldest letter
-//! first. `show` tells everything about an entry. `now` has it tried at once, `drop` ends
-//! it and tells nobody, `bounce` gives it back to its sender. An ID is that of an entry,
-//! such as M1P2Q3-1, or of a message, M1P2Q3, and means all its entries then.
+//! first. `show` tells everything about an entry. `now` makes it due, which a server sees
+//! within a minute, `drop` ends it and tells nobody, `bounce` gives it back to its sender.
+//! An ID is that of an entry, such as M1P2Q3-1, or of a message, M1P2Q3, and means all its
+//! entries then.
 //!
 //! The list and `show` only read, and claim nothing, so they disturb no server and show
 //! what one is just trying. A change is made under the lock of its entry, so servers may
@@ -69,7 +70,7 @@ struct Show {
     id: String,
 }
 
-/// Have an entry tried now, or all of them.
+/// Make an entry due now, or all of them.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "now")]
 struct Now {

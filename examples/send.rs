@@ -127,7 +127,7 @@ fn send(flags: &Flags) -> Result<usize, String> {
         skip: 0,
         size: (message.len() + line_ends) as u64,
         is_8bit: !message.is_ascii(),
-        // They stand in the header.
+        // All of them stand in the envelope, and those of To and Cc in the header.
         needs_smtputf8: recipients.iter().any(|to| to.needs_smtputf8()),
     };
 

@@ -59,7 +59,7 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
     Arc::new(site)
 });
 
-/// A server with a hundred mailboxes more.
+/// A server with a hundred other mailboxes, for a client that goes on for long.
 static MANY: LazyLock<Arc<Site>> = LazyLock::new(|| {
     let names: Vec<String> = (0..100).map(|number| format!("n{number}")).collect();
     let mut site = Site::new("localhost", "localhost", &[], Some(&names));
