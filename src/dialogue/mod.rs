@@ -212,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_asks_again_after_a_login_was_broken_off_is_not_answered() {
+        let script = "S: 334 *\nA: LOGIN ann secret\nS: 535 *";
+        let error = play_endless(Judge::Texts, script, "334 eA==\r\n", Duration::from_millis(10));
+        assert!(error.contains("expected `535 *`, found `334 eA==`"), "{error}");
+    }
+
+    #[test]
     fn an_answer_without_an_end_is_not_read_for_ever() {
         for (script, says) in [("S: 220 *", "22222222"), ("S: ...\nS: 220 *", "220-hi\r\n")] {
             let error = play_endless(Judge::Texts, script, says, Duration::ZERO);

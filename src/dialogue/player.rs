@@ -173,11 +173,12 @@ impl<'a> Peer<'a> {
             ClientExchange::begin(mechanism, user, password, &mechanism::nonce(nonce));
         let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
         self.unsent.extend_from_slice(format!("AUTH {}{initial}\r\n", mechanism.name()).as_bytes());
+        let mut is_broken_off = false;
         loop {
             self.send();
             let line = self.reply();
             let challenge = line.as_ref().ok().and_then(|line| line.strip_prefix("334 "));
-            let Some(challenge) = challenge else {
+            let Some(challenge) = challenge.filter(|_| !is_broken_off) else {
                 let is_early = line.as_ref().is_ok_and(|line| line.starts_with("235"));
                 self.read_ahead = Some(if is_early && !login.is_done() {
                     Err(NoLine::Other("235 without the server's own proof".to_owned()))
@@ -187,7 +188,9 @@ impl<'a> Peer<'a> {
                 return;
             };
             // `*` breaks the exchange off, as RFC 4954 section 4 wants it.
-            let response = login.answer(challenge).unwrap_or_else(|_| "*".to_owned());
+            let response = login.answer(challenge).ok();
+            is_broken_off = response.is_none();
+            let response = response.unwrap_or_else(|| "*".to_owned());
             self.unsent.extend_from_slice(format!("{response}\r\n").as_bytes());
         }
     }
