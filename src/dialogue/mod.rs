@@ -212,6 +212,26 @@ mod tests {
     }
 
     #[test]
+    fn answers_to_several_lines_have_each_their_time_also_where_they_are_passed_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            tcp.write_all(b"220 hi\r\n").unwrap();
+            for reply in ["250 a\r\n", "250 b\r\n", "250 c\r\n", "251 d\r\n"] {
+                thread::sleep(Duration::from_millis(300));
+                tcp.write_all(reply.as_bytes()).unwrap();
+            }
+        });
+        let terms = Terms { patience: Duration::from_millis(600), ..Terms::default() };
+        let script = "S: 220 *\nR: {NOOP\\r\\n*4}\nS: ...\nS: 251 *\nS: [closed]";
+        let dialogue: Dialogue = script.parse().unwrap();
+        let game = dialogue.play_under(address, &terms);
+        server.join().unwrap();
+        assert!(game.result.is_ok(), "{:?}", game.result);
+    }
+
+    #[test]
     fn a_server_that_asks_again_after_a_login_was_broken_off_is_not_answered() {
         let script = "S: 334 *\nA: LOGIN ann secret\nS: 535 *";
         let error = play_endless(Judge::Texts, script, "334 eA==\r\n", Duration::from_millis(10));

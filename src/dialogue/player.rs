@@ -70,6 +70,8 @@ pub(super) struct Peer<'a> {
     skipping: bool,
     /// How many octets of this answer may still come.
     left: u64,
+    /// How many lines of the client may still be unanswered.
+    unanswered: usize,
     /// What the client says next, kept for one write.
     unsent: Vec<u8>,
     /// The outcome of a login, for the next `S:`.
@@ -95,8 +97,9 @@ impl<'a> Peer<'a> {
     pub fn connect(server: SocketAddr, terms: &'a Terms) -> io::Result<Peer<'a>> {
         let stream = TimedStream::connect(server, terms.patience)?;
         let lines = BufReader::new(Connection::Plain(stream));
-        let (said, unsent, left) = (Vec::new(), Vec::new(), ANSWER_LIMIT);
-        Ok(Peer { terms, lines, said, skipping: false, left, unsent, read_ahead: None })
+        let (said, unsent) = (Vec::new(), Vec::new());
+        let (left, unanswered, skipping) = (ANSWER_LIMIT, 0, false);
+        Ok(Peer { terms, lines, said, skipping, left, unanswered, unsent, read_ahead: None })
     }
 
     pub fn act(&mut self, action: &Action) -> Result<(), Difference> {
@@ -122,6 +125,7 @@ impl<'a> Peer<'a> {
             let found = match self.reply() {
                 Ok(line) if judge.takes(answer, &line) => break,
                 Ok(line) if self.skipping => {
+                    self.pass_over();
                     skipped = Some(line);
                     continue;
                 }
@@ -145,7 +149,7 @@ impl<'a> Peer<'a> {
             match self.reply() {
                 Err(NoLine::Closed) => break None,
                 Ok(line) if is_code(&line) => break None,
-                Ok(_) if self.skipping => {}
+                Ok(_) if self.skipping => self.pass_over(),
                 Ok(line) => break Some(NoLine::Other(line)),
                 Err(other) => break Some(other),
             }
@@ -207,7 +211,7 @@ impl<'a> Peer<'a> {
         }
         let reply = loop {
             match self.reply() {
-                Ok(_) if self.skipping => {}
+                Ok(_) if self.skipping => self.pass_over(),
                 reply => break reply,
             }
         };
@@ -264,11 +268,21 @@ impl<'a> Peer<'a> {
         }
     }
 
+    /// Whatever answers the client's next line has a time of its own. A server that says more
+    /// than it was asked for does not get more time by that.
+    fn pass_over(&mut self) {
+        if self.unanswered > 0 {
+            self.unanswered -= 1;
+            self.lines.get_mut().wait(self.terms.patience);
+        }
+    }
+
     /// Sends what the client has to say, and from then on an answer has its time and its
     /// length. A server may close before it has read all of it; what it said before that is
     /// in the next line.
     fn send(&mut self) {
         let lines = self.unsent.split_inclusive(|octet| *octet == b'\n');
+        self.unanswered += lines.clone().count();
         self.said.extend(lines.map(script::client_line));
         let _ = self.lines.get_mut().write_all(&self.unsent);
         self.unsent.clear();
