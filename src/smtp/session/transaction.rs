@@ -224,12 +224,14 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::session::patience::{LONGEST_IN_TIMEOUTS, STRETCH};
     use crate::smtp::session::tests::{RIGHT, TRANSACTION, codes, private, session};
     use crate::smtp::session::{BadLine, Farewell, Outside, Role};
     use crate::smtp::site::Site;
     use crate::smtp::site::expansion::{Alias, Target};
     use std::net::Ipv4Addr;
     use std::sync::Arc;
+    use std::time::Duration;
 
     #[test]
     fn mail_is_taken_only_while_its_size_and_a_reserve_fit_the_disk() {
@@ -254,9 +256,10 @@ mod tests {
         assert_eq!(codes(&mut session, &more), [250, 452]);
     }
 
-    /// A session of a server where `all` leads to two mailboxes.
+    /// A session of a server where `all` leads to two mailboxes; `dee` is the third.
     fn with_list(max_recipients: usize) -> Session {
-        let mut site = Site::new("host.example", "host.example", &[], None);
+        let names = ["bob", "cem", "dee"].map(str::to_owned);
+        let mut site = Site::new("host.example", "host.example", &[], Some(&names));
         site.max_recipients = max_recipients;
         let targets = ["bob", "cem"].map(|name| Target::Name(name.to_owned())).to_vec();
         let all = Alias { line: 1, name: "all".to_owned(), domain: None, targets };
@@ -292,6 +295,32 @@ mod tests {
         let Next::Message(envelope) = session.line(b"DATA").next else { panic!("no message") };
         // The sender hears once of the list, which is nobody who gets the letter.
         assert_eq!((envelope.recipients.len(), envelope.count(), envelope.accepted()), (4, 3, 2));
+    }
+
+    #[test]
+    fn an_alias_pays_for_no_more_guesses_than_a_mailbox() {
+        for known in ["bob", "all"] {
+            let mut session = with_list(9);
+            let to = format!("RCPT TO:<{known}@host.example>");
+            assert_eq!(codes(&mut session, &["EHLO c", "MAIL FROM:<a@b>", &to]), [250; 3]);
+            let guess = |_| session.line(b"RCPT TO:<guess@host.example>").pause;
+            let paused: Vec<bool> = (0..6).map(guess).map(|pause| !pause.is_zero()).collect();
+            assert_eq!(paused, [false, false, false, false, false, true], "{known}");
+        }
+    }
+
+    #[test]
+    fn a_message_in_chunks_may_last_longer_by_what_has_come_of_it() {
+        for (octets, code) in [(STRETCH - 1, 421), (STRETCH, 503)] {
+            let mut session = session();
+            codes(&mut session, &TRANSACTION);
+            let chunk = format!("BDAT {octets}");
+            let Next::Chunk(part) = session.line(chunk.as_bytes()).next else { panic!("{chunk}") };
+            session.chunk_ended(part);
+            let age = session.site().timeout * LONGEST_IN_TIMEOUTS + Duration::from_millis(1);
+            session.set_outside(Outside { age, ..Outside::default() });
+            assert_eq!(session.line(b"DATA").code(), code, "{octets} octets");
+        }
     }
 
     #[test]
