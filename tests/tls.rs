@@ -240,7 +240,7 @@ fn comments_in_front_of_certificate_chain_and_key_do_not_matter() {
         path
     };
     let read = |name: &str| fs::read_to_string(test_file(name)).unwrap();
-    let comment = "Bag Attributes\n    friendlyName: me\nsubject=CN = localhost\n\n";
+    let comment = "Bag Attributes\n    friendlyName: NOT ENCRYPTED\nsubject=CN = localhost\n\n";
     let chain = [comment, &read("cert.pem"), comment, &read("other-cert.pem")].concat();
     let cert = file("chain.pem", chain);
     let key = file("key.pem", [comment, &read("key.pem")].concat());
