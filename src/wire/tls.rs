@@ -115,6 +115,8 @@ mod library {
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
         // A client that comes again shows its ticket; nothing is kept for it here.
         builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+        // The library makes two, for browsers, which come with several connections at once.
+        builder.set_num_tickets(1).map_err(no_cert)?;
         builder.set_certificate(&ours).map_err(no_cert)?;
         for authority in chain {
             builder.add_extra_chain_cert(authority).map_err(no_cert)?;
