@@ -204,6 +204,8 @@ fn no_token_gets_into_log_or_trace_of_a_server_or_of_a_client() {
         }
         let log = relay.stop_and_read_log();
         assert!(log.contains("C: AUTH") || log.contains("C: <"), "{log}");
+        // What a server says during a login is hidden, too, such as why it refuses.
+        assert!(log.contains("S: 334 <") && !log.contains("S: 334 e"), "{log}");
         assert_hidden(&log, &[&good, &long, &refused]);
     }
     let log = server.stop_and_read_log();
