@@ -4,31 +4,42 @@
 //! no terminal, one line of it is the password. The line goes to standard output
 //! and nothing else does, so that `>> users` adds it to a file. `--plain` stores
 //! the password as it is, which CRAM-MD5 needs; without it the line tells whether
-//! a password is right, and not what it is.
+//! a password is right, and not what it is. Exit code 1 if there is no line, 2 for a wrong
+//! flag.
 //!
 //! Book: docs/11-auth.md.
 
-use std::env;
+#[path = "flags/mod.rs"]
+mod flags;
+
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use argh::FromArgs;
 use ehlo::smtp::auth::secret::{SALT_LEN, Secret};
 use ehlo::smtp::auth::users::Users;
 use ehlo::store::users;
 use ring::rand::{self, SystemRandom};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+/// Make a line for the users file, of a password from standard input.
+#[derive(FromArgs)]
+struct Flags {
+    /// the name that logs in, such as ann or ann@host.example
+    #[argh(positional)]
+    name: String,
+
+    /// keep the password as it is, which CRAM-MD5 needs
+    #[argh(switch)]
+    plain: bool,
+}
+
 fn main() -> ExitCode {
-    let args: Vec<String> = env::args().skip(1).collect();
-    let (name, is_plain) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [name] if !name.starts_with('-') => (name.to_string(), false),
-        [name, "--plain"] | ["--plain", name] => (name.to_string(), true),
-        _ => {
-            eprintln!("usage: passwd NAME [--plain]");
-            return ExitCode::from(2);
-        }
+    let Flags { name, plain } = match flags::read("passwd", "") {
+        Ok(flags) => flags,
+        Err(code) => return code,
     };
-    match line_for(&name, is_plain) {
+    match line_for(&name, plain) {
         Ok(line) => {
             println!("{line}");
             ExitCode::SUCCESS

@@ -50,6 +50,7 @@ fn help_goes_to_standard_output_and_a_wrong_flag_ends_with_code_2() {
         "exercises",
         "load",
         "meddle",
+        "passwd",
         "queue",
         "retry",
         "send",

@@ -50,9 +50,10 @@ fn a_plain_line_holds_the_password_as_it_is() {
 #[test]
 fn it_makes_no_line_that_would_not_log_in() {
     for (args, input, code, why) in [
-        (&[][..], "x\n", 2, "usage: "),
-        (&["--plain"], "x\n", 2, "usage: "),
-        (&["ann", "bob"], "x\n", 2, "usage: "),
+        (&[][..], "x\n", 2, "name"),
+        (&["--plain"], "x\n", 2, "name"),
+        (&["ann", "bob"], "x\n", 2, "bob"),
+        (&["ann", "--plane"], "x\n", 2, "--plane"),
         (&["Ann"], "hunter2\n", 1, "a name such as ann"),
         (&["ann:x"], "hunter2\n", 1, "{PLAIN} or {SCRAM-SHA-256}"),
         (&["ann:{PLAIN}x"], "hunter2\n", 1, "a name, and nothing else"),
