@@ -95,6 +95,22 @@ fn a_token_logs_in_until_it_expires_as_often_as_one_likes() {
 }
 
 #[test]
+fn a_token_of_many_levels_is_refused_and_the_server_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = flags(folder.path());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let spool = folder.path().join("spool");
+    // A process of its own: a thread whose stack is full ends the process.
+    let server = ChildServer::start(&[EHLO], &spool, &flags).unwrap();
+    for levels in [60, 120, 1000] {
+        let header = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let token = format!("{}.e30.e30", BASE64URL.encode(header));
+        let replies = log_in(&mut Client::encrypted(server.address), Mechanism::Xoauth2, &token);
+        assert_eq!(replies.last().unwrap(), "535 5.7.8 the token was refused", "{levels}");
+    }
+}
+
+#[test]
 fn a_long_token_fits_until_its_line_is_full() {
     let server = server();
     // In the token and on the line it is base64: 16 octets for 9.

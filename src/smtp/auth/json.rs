@@ -12,17 +12,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+/// How deep objects and arrays may lie in each other. A token needs less, and the reader calls
+/// itself for each level, on the small stack of a client's thread.
+const DEPTH_LIMIT: usize = 16;
+
 /// The members of one object by their names.
 pub type Members = Map<String, Value>;
 
 /// An object, and nothing before or after it. If it has two members of one name, or an
 /// object inside it has, it is refused: some programs take the first, some the last (RFC
-/// 7515 section 4 and RFC 7519 section 4 allow to refuse them).
+/// 7515 section 4 and RFC 7519 section 4 allow to refuse them). So is one that lies too deep.
 pub fn object(text: &[u8]) -> Option<Members> {
+    let (colons, depth) = colons_and_depth(text);
+    if depth > DEPTH_LIMIT {
+        return None;
+    }
     let value: Value = serde_json::from_slice(text).ok()?;
     // A map holds one member of each name. So it has fewer than the text where one
     // stands twice, however its name is spelt: `alg` is `\u0061lg`, too.
-    if members(&value) != colons(text) {
+    if members(&value) != colons {
         return None;
     }
     match value {
@@ -54,19 +62,25 @@ fn members(value: &Value) -> usize {
     count
 }
 
-/// How many colons stand outside the strings of a JSON text: one for each member.
-fn colons(json: &[u8]) -> usize {
-    let (mut count, mut is_in_string, mut is_escaped) = (0, false, false);
+/// How many colons stand outside the strings of a JSON text, one for each member; and how
+/// many objects and arrays are open at a time.
+fn colons_and_depth(json: &[u8]) -> (usize, usize) {
+    let (mut colons, mut depth, mut open) = (0, 0, 0_usize);
+    let (mut is_in_string, mut is_escaped) = (false, false);
     for octet in json {
         match octet {
             _ if is_escaped => is_escaped = false,
             b'\\' => is_escaped = true,
             b'"' => is_in_string = !is_in_string,
-            b':' if !is_in_string => count += 1,
+            _ if is_in_string => {}
+            b':' => colons += 1,
+            b'{' | b'[' => open += 1,
+            b'}' | b']' => open = open.saturating_sub(1),
             _ => {}
         }
+        depth = depth.max(open);
     }
-    count
+    (colons, depth)
 }
 
 #[cfg(test)]
@@ -100,7 +114,6 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused() {
-        let deep = format!("{}{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
         for text in [
             &b""[..],
             b"[]",
@@ -114,10 +127,22 @@ mod tests {
             b"{\"a\":\"\\ud800\"}",
             b"{\"a\":1e400}",
             b"\xef\xbb\xbf{}",
-            deep.as_bytes(),
         ] {
             assert_eq!(object(text), None, "{}", text.escape_ascii().to_string().len());
         }
+    }
+
+    #[test]
+    fn what_lies_too_deep_is_refused_before_it_is_read() {
+        for (begin, end, levels) in [("{\"a\":", "}", 1), ("{\"a\":[", "]}", 2)] {
+            for depth in [1, 16 / levels, 16 / levels + 1, 100_000] {
+                let text = format!("{}1{}", begin.repeat(depth), end.repeat(depth));
+                let is_read = depth * levels <= 16;
+                assert_eq!(object(text.as_bytes()).is_some(), is_read, "{depth} times {begin}");
+            }
+        }
+        let string = format!("{{\"a\":\"{}\"}}", "[{".repeat(1000));
+        assert!(object(string.as_bytes()).is_some(), "in a string nothing opens");
     }
 
     #[test]
