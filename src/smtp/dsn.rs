@@ -61,7 +61,7 @@ pub struct Notify {
 pub struct OriginalRecipient {
     /// Such as `rfc822`; an atom.
     pub address_type: String,
-    /// As it was sent, in xtext. One outside ASCII, which RFC 6533 allows, is spelt in ASCII.
+    /// In xtext. One outside ASCII, which RFC 6533 allows, is spelt in ASCII.
     pub address: String,
 }
 
@@ -133,15 +133,26 @@ impl OriginalRecipient {
         let (address_type, address) = value.split_once(';')?;
         let is_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
         let is_type = !address_type.is_empty() && address_type.chars().all(is_atom);
-        // An address of this type may stand as it is (RFC 6533 section 3). It goes on in
-        // ASCII, because the next server may take nothing else.
-        let is_utf8 = address_type.eq_ignore_ascii_case("utf-8")
-            && !address.is_empty()
-            && !address.chars().any(|c| c.is_control() || c.is_whitespace());
-        let is_fine = is_type && (is_utf8 || is_xtext(address)) && value.len() <= ORCPT_LIMIT;
-        let address = if address.is_ascii() { address.to_owned() } else { ascii_address(address) };
+        // An address of this type may stand outside ASCII (RFC 6533 section 3). It goes on in
+        // ASCII, because the next server may take nothing else, and that form has to fit.
+        let is_utf8 = address_type.eq_ignore_ascii_case("utf-8");
+        let spelt = |c: char| {
+            if is_utf8 && is_utf8_text(c) {
+                ascii_address(c.encode_utf8(&mut [0; 4]))
+            } else {
+                c.to_string()
+            }
+        };
+        let address: String = address.chars().map(spelt).collect();
+        let is_short = address_type.len() + 1 + address.len() <= ORCPT_LIMIT;
+        let is_fine = is_type && is_xtext(&address) && is_short;
         is_fine.then(|| OriginalRecipient { address_type: address_type.to_owned(), address })
     }
+}
+
+/// Whether a character may stand in an address outside ASCII.
+fn is_utf8_text(c: char) -> bool {
+    !c.is_ascii() && !c.is_control() && !c.is_whitespace()
 }
 
 /// Whether a text may stand after `ENVID=`.
@@ -149,39 +160,40 @@ pub fn is_envid(value: &str) -> bool {
     is_xtext(value) && value.len() <= ENVID_LIMIT
 }
 
-/// Printable ASCII, in which `+`, `=` and everything else stand as `+NN` (section 4).
+/// Printable ASCII, in which `+`, `=` and everything else stand as `+NN` (section 4), but for
+/// control characters: a line end has no business in an address or a name.
 pub fn is_xtext(value: &str) -> bool {
-    let mut chars = value.chars();
-    let is_hex = |c: Option<char>| c.is_some_and(|c| matches!(c, '0'..='9' | 'A'..='F'));
-    while let Some(c) = chars.next() {
-        match c {
-            '+' if is_hex(chars.next()) && is_hex(chars.next()) => {}
-            '+' | '=' => return false,
-            '!'..='~' => {}
-            _ => return false,
-        }
-    }
-    !value.is_empty()
+    octets_of(value).is_some_and(|octets| {
+        octets.iter().all(|octet| !octet.is_ascii_control() || *octet == b'\t')
+    })
 }
 
-/// The text that xtext stands for. Octets that are no UTF-8 become `?`.
-pub fn from_xtext(xtext: &str) -> String {
+/// The text that xtext stands for; `None` if that is no UTF-8.
+pub fn from_xtext(xtext: &str) -> Option<String> {
+    String::from_utf8(octets_of(xtext)?).ok()
+}
+
+/// The octets that xtext stands for, one or more.
+fn octets_of(xtext: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(xtext.len());
-    let mut rest = xtext;
-    while let Some(c) = rest.chars().next() {
-        let hex = rest.get(1..3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (c, hex) {
-            ('+', Some(octet)) => {
-                octets.push(octet);
-                rest = rest.get(3..).unwrap_or_default();
-            }
-            _ => {
-                octets.extend(c.to_string().bytes());
-                rest = rest.get(c.len_utf8()..).unwrap_or_default();
-            }
-        }
+    let mut rest = xtext.bytes();
+    while let Some(octet) = rest.next() {
+        octets.push(match octet {
+            b'+' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
+            b'!'..=b'~' if octet != b'=' => octet,
+            _ => return None,
+        });
     }
-    String::from_utf8(octets).unwrap_or_else(|_| "?".to_owned())
+    Some(octets).filter(|octets| !octets.is_empty())
+}
+
+/// A digit of xtext, which has no small ones.
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// ` RET=HDRS ENVID=…`, each where it was given: the end of a MAIL command.
@@ -260,10 +272,17 @@ mod tests {
                 Some(text)
             );
         }
-        let raw = OriginalRecipient::parse("utf-8;\u{fc}@b.example").unwrap();
-        assert_eq!(raw.to_string(), "utf-8;\\x{FC}@b.example");
-        // A blank that is no ASCII, and a control.
-        let odd = ["utf-8;a\u{a0}b", "utf-8;a\u{85}b"];
+        for (text, kept) in [
+            ("utf-8;\u{fc}@b.example", "utf-8;\\x{FC}@b.example"),
+            // Half of it is spelt already.
+            ("utf-8;\u{fc}\\x{2B}x", "utf-8;\\x{FC}\\x{2B}x"),
+        ] {
+            let read = OriginalRecipient::parse(text).unwrap();
+            assert_eq!(read.to_string(), kept);
+            assert_eq!(OriginalRecipient::parse(kept), Some(read), "it is read back");
+        }
+        // A blank that is no ASCII, a control, a line end, and what xtext and UTF-8 both spell.
+        let odd = ["utf-8;a\u{a0}b", "utf-8;a\u{85}b", "rfc822;a+0D+0Ab", "utf-8;a=b", "utf-8;a+b"];
         let wrong = ["", "rfc822", "rfc822;", ";bob", "rfc 822;bob", "rfc822;a+b", "rfc822;a=b"];
         for text in wrong.into_iter().chain(odd) {
             assert_eq!(OriginalRecipient::parse(text), None, "{text}");
@@ -271,6 +290,10 @@ mod tests {
         let long = |octets: usize| format!("rfc822;{}", "b".repeat(octets - 7));
         assert!(OriginalRecipient::parse(&long(500)).is_some());
         assert!(OriginalRecipient::parse(&long(501)).is_none());
+        // What is kept has to fit: each of these is six octets then.
+        let umlauts = |count| format!("utf-8;{}", "\u{fc}".repeat(count));
+        assert!(OriginalRecipient::parse(&umlauts(82)).is_some());
+        assert!(OriginalRecipient::parse(&umlauts(83)).is_none());
     }
 
     #[test]
@@ -284,18 +307,21 @@ mod tests {
     fn an_envid_has_at_most_100_octets_of_xtext() {
         assert!(is_envid("QQ314159") && is_envid("a+3Db"));
         assert!(!is_envid("") && !is_envid("a b") && !is_envid(&"a".repeat(101)));
+        assert!(!is_envid("a+0D+0Ab") && !is_envid("a+7F") && is_envid("a+09b+20"));
     }
 
     #[test]
     fn xtext_stands_for_any_octets() {
         for (xtext, text) in [
-            ("bob@host.example", "bob@host.example"),
-            ("b+2Bb+3Db", "b+b=b"),
-            ("gr+C3+BCn", "gr\u{fc}n"),
-            ("+FF", "?"),
-            ("a+", "a+"),
+            ("bob@host.example", Some("bob@host.example")),
+            ("b+2Bb+3Db", Some("b+b=b")),
+            ("gr+C3+BCn", Some("gr\u{fc}n")),
+            ("+FF", None),
+            ("a+", None),
+            ("a+2b", None),
         ] {
-            assert_eq!(from_xtext(xtext), text, "{xtext}");
+            assert_eq!(from_xtext(xtext).as_deref(), text, "{xtext}");
         }
+        assert!(is_xtext("+FF"), "which is no UTF-8, and may still stand there");
     }
 }

@@ -74,7 +74,8 @@ fn recipient(report: &Report, about: &About) -> String {
 fn original_recipient(orcpt: &OriginalRecipient, is_utf8: bool) -> String {
     let OriginalRecipient { address_type, address } = orcpt;
     let is_global = address_type.eq_ignore_ascii_case(UTF8);
-    match from_unitext(&from_xtext(address)).filter(|_| is_global) {
+    let text = from_xtext(address).and_then(|text| from_unitext(&text));
+    match text.filter(|_| is_global) {
         Some(address) => format!("{address_type}; {}", spelt(&address, is_utf8)),
         None => format!("{address_type}; {}", decoded(address)),
     }
@@ -83,9 +84,8 @@ fn original_recipient(orcpt: &OriginalRecipient, is_utf8: bool) -> String {
 /// What xtext stands for. That has to be printable ASCII (RFC 3461 sections 4.2 and
 /// 4.4); if it is not, it stays as it was sent.
 fn decoded(xtext: &str) -> String {
-    let text = from_xtext(xtext);
-    let is_plain = text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
-    if is_plain { text } else { printable(xtext) }
+    let is_plain = |text: &String| text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
+    from_xtext(xtext).filter(is_plain).unwrap_or_else(|| printable(xtext))
 }
 
 /// An address as it is, or in ASCII if the report has to be.
@@ -128,8 +128,9 @@ mod tests {
             ("rfc822;a+2Bb@c.example", "rfc822; a+b@c.example", "rfc822; a+b@c.example"),
             ("RFC822;a+20b@c", "RFC822; a b@c", "RFC822; a b@c"),
             ("x400;/a+3Db/", "x400; /a=b/", "x400; /a=b/"),
+            ("rfc822;a+FFb", "rfc822; a+FFb", "rfc822; a+FFb"),
             // Nothing that could begin a line.
-            ("rfc822;a+0D+0Ab", "rfc822; a+0D+0Ab", "rfc822; a+0D+0Ab"),
+            ("rfc822;a+09b", "rfc822; a+09b", "rfc822; a+09b"),
             ("rfc822;b+C3+BCro", "rfc822; b+C3+BCro", "rfc822; b+C3+BCro"),
             ("utf-8;b\\x{FC}ro@c", "utf-8; b\\x{FC}ro@c", "utf-8; b\u{fc}ro@c"),
             ("utf-8;b+C3+BCro@c", "utf-8; b\\x{FC}ro@c", "utf-8; b\u{fc}ro@c"),
