@@ -30,8 +30,8 @@ use ehlo::server::Config;
 use ehlo::smtp::address::ForwardPath;
 use ehlo::smtp::command::{COMMAND_LINE_LIMIT, Command};
 use ehlo::smtp::reply::ReplyParser;
-use ehlo::smtp::session::{BadLine, Next, Outcome, Role, Session, Step};
-use ehlo::smtp::site::Site;
+use ehlo::smtp::session::{BadLine, Envelope, Next, Outcome, Role, Session, Step};
+use ehlo::smtp::site::{LocalMailbox, Site};
 use ehlo::store::header::Header;
 use ehlo::trust::dkim::DkimResult;
 use ehlo::trust::dkim::verify::Verifier;
@@ -454,6 +454,11 @@ enum Body {
     Unfinished,
 }
 
+/// The mailboxes of this server among the destinations.
+fn mailboxes(envelope: &Envelope) -> impl Iterator<Item = &LocalMailbox> {
+    envelope.recipients.iter().filter_map(|to| to.destination.mailbox())
+}
+
 /// The rules of RFC 5321 sections 2.3.8 and 4.5.2, as literally as they can be
 /// put: lines end with CR LF, no CR or LF stands elsewhere, a line of one dot is
 /// the end, and of other lines a first dot goes.
@@ -738,7 +743,7 @@ impl Conversation {
                     None => (taken, Outcome::BareNewline),
                     Some(text) if part.chunk.is_last => {
                         let (text, _) = header_by_the_book(&text);
-                        for mailbox in part.envelope.mailboxes() {
+                        for mailbox in mailboxes(&part.envelope) {
                             self.taken.push((mailbox.name.clone(), text.clone()));
                         }
                         (taken, Outcome::Stored("*".to_owned()))
@@ -773,7 +778,7 @@ impl Conversation {
                 Body::Message { size, taken, .. } if size > MAX_SIZE => (taken, Outcome::TooBig),
                 Body::Message { text, taken, .. } => {
                     let (text, _) = header_by_the_book(&text);
-                    for mailbox in envelope.mailboxes() {
+                    for mailbox in mailboxes(envelope) {
                         self.taken.push((mailbox.name.clone(), text.clone()));
                     }
                     (taken, Outcome::Stored("*".to_owned()))

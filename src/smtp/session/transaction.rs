@@ -16,7 +16,7 @@ use crate::smtp::command::{Chunk, Mail, Rcpt};
 use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::session::{Next, Note, Part, Session, State, Step, go};
-use crate::smtp::site::{Destination, LocalMailbox, Resolved};
+use crate::smtp::site::{Destination, Resolved};
 
 /// Room on disk that has to stay free beside a message, in octets. It is also
 /// what a message of unknown size may need at least (RFC 5321 section 4.5.3.1.7).
@@ -118,7 +118,9 @@ impl Session {
         let (known, destinations) = destinations.into_iter().partition(|one| envelope.has(one));
         let new = Resolved { destinations, alias };
         let room = self.site.max_recipients.saturating_sub(envelope.count());
-        if new.destinations.len() > room {
+        // The first address has room, whatever it leads to: an alias with more targets would
+        // be told for ever to come in another transaction.
+        if new.destinations.len() > room && !envelope.recipients.is_empty() {
             return Err(reply::too_many_recipients());
         }
         if new.elsewhere() > self.outside.elsewhere_left {
@@ -179,16 +181,6 @@ impl Envelope {
         dsn: RcptDsn,
     ) {
         self.recipients.push(Recipient { address: rcpt.to.clone(), destination, alias, dsn });
-    }
-
-    /// The mailboxes of this server among the destinations.
-    pub fn mailboxes(&self) -> Vec<&LocalMailbox> {
-        self.recipients.iter().filter_map(|to| to.destination.mailbox()).collect()
-    }
-
-    /// The addresses at other servers among the destinations.
-    pub fn elsewhere(&self) -> Vec<&Mailbox> {
-        self.recipients.iter().filter_map(|to| to.destination.address()).collect()
     }
 
     /// The address of the recipients, if they were all reached by a single one.
