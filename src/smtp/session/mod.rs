@@ -415,13 +415,13 @@ impl Session {
             (State::Ready, Command::Auth { .. }) if !self.knows_auth() => {
                 go(State::Ready, reply::not_offered("AUTH"))
             }
-            (State::Ready, Command::Auth { mechanism, .. }) if self.known(&mechanism).is_none() => {
-                go(State::Ready, reply::unknown_mechanism())
-            }
             (State::Ready, Command::Auth { .. }) if self.user.is_some() => {
                 go(State::Ready, reply::bad_sequence("you have logged in already"))
             }
             (State::Ready, Command::Auth { .. }) if !self.is_extended => {
+            (State::Ready, Command::Auth { mechanism, .. }) if self.known(&mechanism).is_none() => {
+                go(State::Ready, reply::unknown_mechanism())
+            }
                 go(State::Ready, reply::bad_sequence("AUTH needs EHLO, not HELO"))
             }
             (State::Ready, Command::Auth { mechanism, initial }) => {
