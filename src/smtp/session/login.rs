@@ -99,7 +99,6 @@ impl Session {
             Progress::Done(user) => {
                 let note = Some(Note::LoggedIn(user.clone()));
                 self.user = Some(user);
-                self.may_see_password = false;
                 let (state, step) = go(State::Ready, reply::authenticated());
                 (state, Step { note, ..step })
             }

@@ -10,7 +10,7 @@
 //! Book: docs/11-auth.md.
 
 use crate::smtp::auth::mechanism::Mechanism;
-use crate::smtp::command::{Command, after_verb};
+use crate::smtp::command::{COMMAND_LINE_LIMIT, Command, after_verb};
 use crate::smtp::session::{Session, State};
 use crate::smtp::text::printable;
 
@@ -35,6 +35,10 @@ impl Session {
         let hidden = || format!("<{} octets>", line.len());
         if let State::Auth(_) = self.state {
             return if line == b"*" { "*".to_owned() } else { hidden() };
+        }
+        // Four times as long once it is printable, and refused whatever it says.
+        if line.len() > COMMAND_LINE_LIMIT && !is_auth(line) {
+            return hidden();
         }
         // Where there are users, people type passwords at the wrong moment, too.
         let may_hold_password = self.may_hold_password();
@@ -95,10 +99,16 @@ fn of_path(line: &[u8], may_hold_password: bool) -> String {
     if may_hold_password && !has_path {
         return format!("<{} octets>", line.len());
     }
-    const AUTH: &[u8] = b" AUTH=";
-    let is_auth = |window: &[u8]| window.eq_ignore_ascii_case(AUTH);
-    match line.windows(AUTH.len()).position(is_auth).and_then(|at| line.get(..at)) {
-        Some(before) => format!("{} (and parameters)", printable(before)),
+    const AUTH: &[u8] = b"AUTH=";
+    // Not in the middle of a word, where it may be an address such as `bounce-auth=x`.
+    let begins = |at: usize| {
+        let before = at.checked_sub(1).and_then(|before| line.get(before));
+        before.is_none_or(|octet| !octet.is_ascii_alphanumeric() && !b"._-+=".contains(octet))
+    };
+    let is_auth = |(at, window): &(usize, &[u8])| window.eq_ignore_ascii_case(AUTH) && begins(*at);
+    let found = line.windows(AUTH.len()).enumerate().find(is_auth);
+    match found.and_then(|(at, _)| line.get(..at)) {
+        Some(before) => format!("{} (and parameters)", printable(before.trim_ascii_end())),
         None => printable(line),
     }
 }
@@ -120,8 +130,8 @@ pub fn is_bdat(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::smtp::session::Role;
     use crate::smtp::session::tests::{RIGHT, private, session};
+    use crate::smtp::session::{BadLine, Role};
 
     #[test]
     fn nothing_that_may_be_a_password_is_shown() {
@@ -156,17 +166,27 @@ mod tests {
         }
         let line = b"MAIL FROM:bob auth=secret";
         assert_eq!(session.shown(line), "MAIL FROM:bob (and parameters)");
+        for line in ["MAIL FROM:<a@b>AUTH=secret", "MAIL FROM:<a@b>\tauth=secret"] {
+            assert_eq!(session.shown(line.as_bytes()), "MAIL FROM:<a@b> (and parameters)");
+        }
+        let line = "MAIL FROM:<bounce-auth=x@b>";
+        assert_eq!(session.shown(line.as_bytes()), line, "a part of an address");
         assert_eq!(session.shown(b"VRFY secret"), "VRFY");
         assert_eq!(session.shown(b"mail order"), "<10 octets>");
     }
 
     #[test]
     fn where_nobody_can_log_in_all_is_shown_and_made_harmless() {
-        let session = session();
+        let mut session = session();
         assert_eq!(session.shown(b"NONSENSE \x1b[2J"), "NONSENSE \\x1b[2J");
         assert_eq!(session.shown(b"NOOP hello"), "NOOP hello");
         assert_eq!(session.shown(b"GET / HTTP/1.1"), "GET / HTTP/1.1");
         assert_eq!(session.shown(b"EHLO b\xfcro"), "EHLO b\\xfcro");
+        let long = [&b"MAIL FROM:<"[..], &[1; 2000]].concat();
+        assert_eq!(session.shown(&long), "<2011 octets>", "no four times as many");
+        // It may have been AUTH and a password, and the next line another one.
+        session.bad_line(BadLine::TooLong);
+        assert_eq!(session.shown(b"c2VjcmV0"), "<8 octets>");
     }
 
     /// A client that did not read the list says AUTH here, too, and then its password.
