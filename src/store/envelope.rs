@@ -597,7 +597,8 @@ mod tests {
             ][usize::from(state) % 6];
             let recipients = vec![recipient("<a@b.example>", elsewhere("a@b.example"), None)];
             let mut entry = entries(&letter(), recipients, false).remove(0);
-            let status = Enhanced { class, subject: status.0, detail: status.1 };
+            let (subject, detail) = (status.0 % 1000, status.1 % 1000);
+            let status = Enhanced { class, subject, detail };
             let by = by.map(|by| format!("mx{}", one_line(&by).replace(' ', "_")));
             let answer = Answer { verdict, status, text: one_line(&text), by };
             entry.recipients[0].state = state;

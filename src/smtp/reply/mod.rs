@@ -45,8 +45,8 @@ pub struct Enhanced {
     pub detail: u16,
 }
 
-/// What a client does about a reply depends on its first digit alone
-/// (RFC 5321 section 4.2.1).
+/// What a client does about a reply depends on its first digit, but for a few codes that
+/// `answer.rs` knows (RFC 5321 section 4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 2yz: done.
@@ -143,16 +143,24 @@ impl Display for Enhanced {
     }
 }
 
-/// Reads `class.subject.detail`, exactly as `Display` writes it.
+/// Reads `class.subject.detail`: three numbers, and nothing else.
 impl FromStr for Enhanced {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Enhanced, ()> {
-        let mut numbers = text.splitn(3, '.');
-        let class = numbers.next().and_then(|number| number.parse().ok()).ok_or(())?;
-        let mut number = || numbers.next().and_then(|number| number.parse().ok()).ok_or(());
-        Ok(Enhanced { class, subject: number()?, detail: number()? })
+        let mut numbers = text.split('.').map(number);
+        let mut next = || numbers.next().flatten().ok_or(());
+        let (class, subject, detail) = (next()?, next()?, next()?);
+        let class = u8::try_from(class).map_err(drop)?;
+        if numbers.next().is_some() { Err(()) } else { Ok(Enhanced { class, subject, detail }) }
     }
+}
+
+/// One to three digits (RFC 3463 section 2), and nothing else.
+fn number(text: &str) -> Option<u16> {
+    let short = (1..=3).contains(&text.len());
+    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
+    text.parse().ok().filter(|_| short && digits)
 }
 
 #[cfg(test)]

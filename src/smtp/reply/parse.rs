@@ -105,24 +105,11 @@ fn split_code(line: &[u8]) -> Option<(u16, &[u8])> {
 /// agrees with the reply code; and the text after it.
 fn split_enhanced(code: u16, text: &str) -> (Option<Enhanced>, &str) {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let mut numbers = word.split('.').map(number);
-    let found = match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
-        (Some(Some(class)), Some(Some(subject)), Some(Some(detail)), None) => {
-            Some(Enhanced { class: class as u8, subject, detail })
-        }
-        _ => None,
-    };
-    match found {
-        Some(enhanced) if u16::from(enhanced.class) == code / 100 => (found, rest),
-        _ => (None, text),
+    let found = word.parse().ok();
+    match found.filter(|status: &Enhanced| u16::from(status.class) == code / 100) {
+        Some(enhanced) => (Some(enhanced), rest),
+        None => (None, text),
     }
-}
-
-/// One to three digits (RFC 3463 section 2), and nothing else.
-fn number(text: &str) -> Option<u16> {
-    let short = (1..=3).contains(&text.len());
-    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
-    text.parse().ok().filter(|_| short && digits)
 }
 
 impl Display for ReplyError {
@@ -173,6 +160,17 @@ mod tests {
         let reply = parse("550 2.1.1 odd").unwrap().unwrap();
         assert_eq!(reply.enhanced(), None);
         assert_eq!(reply.lines(), ["2.1.1 odd"]);
+        for text in [
+            "550 +5.1.1",
+            "550 5.1",
+            "550 5.1.1.1",
+            "550 5.1.1.x",
+            "550 5.1.1.",
+            "550 5.0001.1",
+            "250 258.1.1",
+        ] {
+            assert_eq!(parse(text).unwrap().unwrap().enhanced(), None, "{text}");
+        }
     }
 
     #[test]
