@@ -21,8 +21,7 @@ use crate::smtp::auth::users::Users;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::text::{FOLDER_NAME_LIMIT, folder_name};
 
-/// The mailbox for which no RCPT is refused, if one of our domains follows (RFC 5321 section
-/// 4.5.1).
+/// The mailbox that is there at each of our domains, whoever is not (RFC 5321 section 4.5.1).
 const POSTMASTER: &str = "postmaster";
 
 /// The alias that takes what nobody else takes.
@@ -59,7 +58,7 @@ pub struct Site {
     /// Who may log in; `None` where nobody can.
     users: Option<Users>,
     mailboxes: Mailboxes,
-    /// By name, `name` or `name@domain`: what an alias stands for in the end.
+    /// By `name@domain`, or `name@` for all domains: what an alias stands for in the end.
     aliases: BTreeMap<String, Vec<Destination>>,
 }
 
@@ -115,7 +114,7 @@ pub enum Relay {
 pub struct LocalMailbox {
     /// One of the server's domains, in lower case and A-labels.
     pub domain: String,
-    /// The local-part: unquoted, in lower case, without `+detail`.
+    /// The local-part: unquoted, in lower case, without a `+detail` that was not looked at.
     pub name: String,
 }
 
@@ -272,10 +271,7 @@ impl Site {
             Mailboxes::All => false,
             Mailboxes::AtHome(_) | Mailboxes::Whole(_) => self.mailbox(exact, domain).is_some(),
         };
-        match exact.split_once('+') {
-            Some((base, _)) if !base.is_empty() && !is_mailbox && !is_alias(exact) => base,
-            _ => exact,
-        }
+        if is_mailbox || is_alias(exact) { exact } else { without_detail(exact) }
     }
 
     /// What an alias of exactly this name leads to in the end, if there is one.
@@ -336,6 +332,12 @@ impl Destination {
             Destination::Elsewhere(address) => Some(address),
         }
     }
+}
+
+/// `name` of `name+detail`. What begins with the sign is a name as a whole.
+fn without_detail(name: &str) -> &str {
+    let base = name.split_once('+').map(|(base, _)| base);
+    base.filter(|base| !base.is_empty()).unwrap_or(name)
 }
 
 /// An address at another server.

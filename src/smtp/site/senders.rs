@@ -8,25 +8,23 @@
 //!
 //! Book: docs/12-who-may-relay.md.
 
-use crate::smtp::address::{Domain, ReversePath};
-use crate::smtp::site::{Destination, LocalMailbox, Site};
+use crate::smtp::address::ReversePath;
+use crate::smtp::site::{Destination, LocalMailbox, Site, without_detail};
 
 impl Site {
     /// Whether this user may send under this address: as nobody (a bounce), as
     /// itself with any detail, or as an alias that leads to it.
     pub fn may_send_as(&self, user: &str, from: &ReversePath) -> bool {
         let ReversePath::Mailbox(from) = from else { return true };
-        let Domain::Name(_) = &from.domain else { return false };
         let Some(domain) = self.local_name(&from.domain) else { return false };
         let own = self.mailbox_of(user);
         let is_own = |name: &str| self.mailbox(name, &domain).as_ref() == Some(&own);
         let exact = from.local_part.to_ascii_lowercase();
-        let base = exact.split_once('+').map_or(exact.as_str(), |(base, _)| base);
         let is_name =
             self.alias(&exact, &domain).is_some() || self.mailbox(&exact, &domain).is_some();
         // As itself, even where mail to that name goes to somebody else; but a name
         // with a detail may be an alias or a mailbox of its own.
-        if is_own(if is_name { &exact } else { base }) {
+        if is_own(if is_name { &exact } else { without_detail(&exact) }) {
             return true;
         }
         let own = Destination::Here(own);
