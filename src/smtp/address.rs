@@ -1,8 +1,8 @@
 //! Addresses after the grammar of RFC 5321 section 4.1.2.
 //!
 //! In: the text after `MAIL FROM:` or `RCPT TO:`. Out: the parsed parts, which
-//! print back in one canonical form that reads back as the same address; nothing
-//! of the client's own spelling gets further. This file decides what is an
+//! print back in one canonical form that reads back as the same address; no quotes,
+//! escapes or routes of the client's own get further. This file decides what is an
 //! address, not whether anybody lives there: that is `site/`.
 //!
 //! Not done here: comments and folding white space (the addresses of header

@@ -11,7 +11,7 @@ use crate::smtp::reply::{Enhanced, Kind, Reply};
 use crate::smtp::text::printable;
 
 /// 530: authentication or encryption required (RFC 4954 section 6, RFC 3207 section 4).
-/// 538: the same of encryption, from the older RFC 2554 (section 6).
+/// 538: the same of encryption, which RFC 4954 keeps from its forerunner (section 6).
 const WANTS_MORE_OF_US: [u16; 2] = [530, 538];
 /// How long the text of an answer is, in octets: about a reply line (RFC 5321 section
 /// 4.5.3.1.5). It stands in the envelope, in reports and in the log for each of maybe a

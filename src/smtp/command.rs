@@ -12,7 +12,7 @@ use crate::smtp::dsn::{MailDsn, Notify, OriginalRecipient, RcptDsn, Ret, is_envi
 use crate::smtp::reply::{self, Reply};
 
 /// The longest command line we take, CR LF included. RFC 5321 section 4.5.3.1.4
-/// asks for 512; each extension adds what its parameters of MAIL need.
+/// asks for 512; most extensions add what their parameters of MAIL need.
 pub const COMMAND_LINE_LIMIT: usize = 512
     + 26 // " SIZE=" and 20 digits (RFC 1870 section 3)
     + 17 // " BODY=8BITMIME" and room to grow (RFC 6152 section 2)
@@ -82,8 +82,8 @@ pub struct Mail {
     pub size: Option<u64>,
     /// `BODY=8BITMIME`: not all of it is ASCII (RFC 6152).
     pub is_8bit: bool,
-    /// `AUTH=address` was given, and is well-formed. The address itself is
-    /// dropped: we believe our own AUTH only (RFC 4954 section 5).
+    /// `AUTH=address` was given, and is xtext. The address itself is dropped without a
+    /// look: we believe our own AUTH only (RFC 4954 section 5).
     pub auth: bool,
     /// `SMTPUTF8`: addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
@@ -235,7 +235,7 @@ pub fn mail(argument: &str) -> Result<Mail, Reply> {
             ("BODY", _) => return Err(reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             ("SMTPUTF8", None) => mail.smtputf8 = true,
             ("SMTPUTF8", Some(_)) => return Err(reply::bad_parameter("SMTPUTF8 takes no value")),
-            ("AUTH", Some(value)) if value == "<>" || is_xtext(value) => mail.auth = true,
+            ("AUTH", Some(value)) if is_xtext(value) => mail.auth = true,
             ("AUTH", _) => return Err(reply::bad_parameter("AUTH is an address in xtext, or <>")),
             ("RET", value) => {
                 let ret = value.and_then(Ret::parse);
@@ -271,7 +271,7 @@ pub fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
             }
             "ORCPT" => {
                 let original = value.and_then(OriginalRecipient::parse);
-                let form = "ORCPT is rfc822; and an address in xtext";
+                let form = "ORCPT is rfc822; and an address in xtext, 500 octets at most";
                 rcpt.dsn.orcpt = Some(original.ok_or(reply::bad_parameter(form))?);
             }
             _ => return Err(reply::unknown_parameter(keyword)),
@@ -480,9 +480,17 @@ mod tests {
     fn the_longest_command_of_the_extensions_fits_the_limit() {
         let path =
             "l".repeat(64) + "@" + &["d".repeat(63), "d".repeat(63), "d".repeat(61)].join(".");
-        let line = format!("MAIL FROM:<{path}> SIZE={} BODY=8BITMIME SMTPUTF8", u64::MAX);
-        assert!(Command::parse(line.as_bytes()).is_ok());
-        assert!(line.len() + 2 < COMMAND_LINE_LIMIT);
+        let (envid, auth) = ("e".repeat(100), "a".repeat(494));
+        let mail = format!(
+            "MAIL FROM:<{path}> SIZE={} BODY=8BITMIME SMTPUTF8 RET=FULL ENVID={envid} AUTH={auth}",
+            u64::MAX
+        );
+        let orcpt = format!("rfc822;{}", "o".repeat(493));
+        let rcpt = format!("RCPT TO:<{path}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT={orcpt}");
+        for line in [mail, rcpt] {
+            assert!(Command::parse(line.as_bytes()).is_ok(), "{line}");
+            assert!(line.len() + 2 <= COMMAND_LINE_LIMIT, "{} octets", line.len());
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! some of them: in header fields, replies, the log, the trace, and as names of
 //! folders. A CR LF among them would start a header line of its own, an ESC would
 //! move the cursor of whoever reads the log, a `../` would lead out of the spool.
-//! Everything a client said passes through here first, but for addresses, whose grammar
-//! lets nothing of that in.
+//! Everything a client said passes through here first, but for addresses in replies and
+//! fields: their grammar lets no control character in.
 //!
 //! Book: docs/04-commands-and-addresses.md.
 

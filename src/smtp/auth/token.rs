@@ -5,7 +5,7 @@
 //! providers know
 //! (<https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>). A refused
 //! token is answered by one more challenge, which holds JSON, and the client answers that
-//! with nothing, before it gets its 535 (RFC 7628 section 3.2.3).
+//! with anything, before it gets its 535 (RFC 7628 section 3.2.3).
 //!
 //! Whoever reads a token on its way can use it until it expires, so the session offers
 //! these mechanisms under TLS only (section 3).

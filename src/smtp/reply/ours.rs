@@ -297,7 +297,9 @@ pub fn bad_token() -> Reply {
     Reply::new(535, (7, 8), "the token was refused")
 }
 
-/// 538 5.7.11: passwords are not taken in clear where there is TLS.
+/// 538 5.7.11: nobody logs in in clear where there is TLS. RFC 4954 keeps the code for old
+/// programs (section 6) and wants 504 (section 4), which would say that the mechanism is
+/// never there.
 pub fn encrypt_first() -> Reply {
     Reply::new(538, (7, 11), "encrypt first, with STARTTLS")
 }

@@ -1,4 +1,4 @@
-//! What a reply costs the client that gets it.
+//! What a reply to a command costs the client that gets it.
 //!
 //! In: a step as the session decided it. Out: the same step, a slower one, or 421 in its
 //! place, and a note for the log. What costs how much says `patience.rs`.

@@ -267,8 +267,9 @@ impl Session {
             Kind::GoOn | Kind::Later => None,
         };
         match (outcome, enough) {
-            // Where the message ends is not known any more, so nothing that
-            // follows may be taken for a command.
+            // After DATA it is not known any more where the message ends, so nothing that
+            // follows may be taken for a command. After a chunk it is, but one rule is enough:
+            // whoever sends this is no mail program.
             (Outcome::BareNewline, _) => self.hang_up(reply, Farewell::Smuggling),
             // 421 does not take the place of this reply: the client would take it
             // for an invitation to send the same message again.
@@ -418,10 +419,10 @@ impl Session {
             (State::Ready, Command::Auth { .. }) if self.user.is_some() => {
                 go(State::Ready, reply::bad_sequence("you have logged in already"))
             }
-            (State::Ready, Command::Auth { .. }) if !self.is_extended => {
             (State::Ready, Command::Auth { mechanism, .. }) if self.known(&mechanism).is_none() => {
                 go(State::Ready, reply::unknown_mechanism())
             }
+            (State::Ready, Command::Auth { .. }) if !self.is_extended => {
                 go(State::Ready, reply::bad_sequence("AUTH needs EHLO, not HELO"))
             }
             (State::Ready, Command::Auth { mechanism, initial }) => {

@@ -145,7 +145,7 @@ pub enum Outcome {
     Stored(String),
     /// Larger than the limit.
     TooBig,
-    /// A bare CR or LF inside it; the end of the message is not known.
+    /// A bare CR or LF inside it; after DATA its end is not known.
     BareNewline,
     /// Too many `Received` fields, or it has passed all its aliases already.
     Loop,
@@ -232,7 +232,7 @@ impl Display for BadLine {
             BadLine::TooLong | BadLine::AuthTooLong => "a line that is too long",
             BadLine::BareNewline => "a line with a bare CR or LF",
             BadLine::Nul => "a line with a NUL",
-            BadLine::Bdat => "a BDAT that is no text or too long",
+            BadLine::Bdat => "a BDAT that is too long or has a NUL",
             BadLine::Tls => "the beginning of a TLS handshake",
         })
     }
