@@ -160,9 +160,9 @@ mod tests {
             ("a: \\b", 1, "bad name before the @"),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
-            assert_eq!(error.line, line, "{text}: {error}");
-            assert!(error.why.starts_with("expected "), "{text}: {error}");
-            assert!(error.why.contains(why), "{text}: {error}");
+            assert_eq!(error.line, line, "{text}: {error:?}");
+            assert!(error.why.starts_with("expected "), "{text}: {error:?}");
+            assert!(error.why.contains(why), "{text}: {error:?}");
         }
     }
 

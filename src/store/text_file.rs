@@ -9,14 +9,13 @@
 //!
 //! Book: docs/11-auth.md.
 
-use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str;
 
-/// U+FEFF in UTF-8: text to an editor, and no part of the first name to us.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Text to an editor, and no part of the first name to us.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The bits of a file's mode that let everybody read or write it.
 const OTHERS: u32 = 0o006;
@@ -32,21 +31,14 @@ pub struct FileError {
 
 /// The lines that count, with their numbers, without LF or CR LF.
 pub fn entries(file: &[u8]) -> Result<Vec<(usize, &str)>, FileError> {
-    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
-    let mut entries = Vec::new();
-    for (index, line) in text.split(|octet| *octet == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let number = index + 1;
-        // The line itself is not shown: it may hold a password.
-        let text = str::from_utf8(line).map_err(|_| FileError {
-            line: number,
-            why: "expected UTF-8; this may be Latin-1, or UTF-16".to_owned(),
-        })?;
-        if !text.trim().is_empty() && !text.starts_with('#') {
-            entries.push((number, text));
-        }
-    }
-    Ok(entries)
+    // The line itself is not shown: it may hold a password.
+    let text = str::from_utf8(file).map_err(|error| FileError {
+        line: 1 + file.iter().take(error.valid_up_to()).filter(|octet| **octet == b'\n').count(),
+        why: "expected UTF-8; this may be Latin-1, or UTF-16".to_owned(),
+    })?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let lines = (1..).zip(text.strip_suffix('\r').unwrap_or(text).lines());
+    Ok(lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).collect())
 }
 
 /// Logs a warning if everybody on this machine can read, or even change, a file
@@ -63,14 +55,6 @@ fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0)
 }
 
-impl Display for FileError {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.why)
-    }
-}
-
-impl std::error::Error for FileError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +63,7 @@ mod tests {
     fn a_byte_order_mark_crlf_comments_and_empty_lines_do_not_matter() {
         let file = b"\xef\xbb\xbfann\r\n# comment\r\n\r\n \t \r\nb\xc3\xbcro ";
         assert_eq!(entries(file), Ok(vec![(1, "ann"), (5, "b\u{fc}ro ")]));
+        assert_eq!(entries(b"ann\r"), Ok(vec![(1, "ann")]));
         assert_eq!(entries(b""), Ok(vec![]));
         assert_eq!(entries(b"\xef\xbb\xbf"), Ok(vec![]));
     }

@@ -6,7 +6,6 @@
 //!
 //! Book: docs/07-maildir.md.
 
-use std::fmt::{Arguments, Write as _};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -15,8 +14,6 @@ use jiff::fmt::rfc2822;
 use crate::smtp::address::{ForwardPath, ReversePath, address_literal};
 use crate::smtp::text::one_word;
 
-/// Room for what both fields usually need.
-const USUAL_SIZE: usize = 512;
 /// How much of a client's name stands in `Received`.
 const NAME_LIMIT: usize = 255;
 
@@ -48,34 +45,24 @@ pub struct TraceFields<'a> {
 impl TraceFields<'_> {
     /// Both fields, each line ending with LF.
     pub fn to_text(&self) -> String {
-        let mut text = String::with_capacity(USUAL_SIZE);
         // Escaped it may be four times as long, and a line has 998 octets (RFC 5322
         // section 2.1.1).
         let mut name = one_word(self.client_name);
         name.truncate(NAME_LIMIT);
         let literal = address_literal(self.client_address);
         let TraceFields { reverse_path, hostname, protocol, id, .. } = self;
-        push(&mut text, format_args!("Return-Path: {reverse_path}\n"));
-        push(
-            &mut text,
-            format_args!("Received: from {name} ({literal})\n\tby {hostname} with {protocol}"),
-        );
-        if let Some(encryption) = self.encryption {
-            push(&mut text, format_args!(" ({encryption})"));
-        }
-        push(&mut text, format_args!(" id {id}"));
+        let encryption = self.encryption.map(|how| format!(" ({how})")).unwrap_or_default();
         // Outside ASCII it would make the letter need SMTPUTF8 on its way.
-        if let Some(to) = self.only_recipient.filter(|to| !to.needs_smtputf8()) {
-            push(&mut text, format_args!("\n\tfor {to}"));
-        }
-        push(&mut text, format_args!(";\n\t{}\n", date(self.when)));
-        text
+        let to = self.only_recipient.filter(|to| !to.needs_smtputf8());
+        let to = to.map(|to| format!("\n\tfor {to}")).unwrap_or_default();
+        format!(
+            "Return-Path: {reverse_path}\n\
+             Received: from {name} ({literal})\n\
+             \tby {hostname} with {protocol}{encryption} id {id}{to};\n\
+             \t{}\n",
+            date(self.when)
+        )
     }
-}
-
-fn push(text: &mut String, more: Arguments) {
-    // Writing to a String cannot fail.
-    text.write_fmt(more).unwrap_or_default();
 }
 
 /// `Sun, 22 Nov 2026 05:14:39 +0000` (RFC 5322 section 3.3), always in UTC.

@@ -136,10 +136,10 @@ mod tests {
             (&long, 1, "a-z 0-9 . - _"),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
-            assert_eq!(error.line, line, "{text}: {error}");
-            assert!(error.why.starts_with("expected "), "{text}: {error}");
-            assert!(error.why.contains(why), "{text}: {error}");
-            assert!(!error.to_string().contains("hunter2"), "{text}: {error}");
+            assert_eq!(error.line, line, "{text}: {error:?}");
+            assert!(error.why.starts_with("expected "), "{text}: {error:?}");
+            assert!(error.why.contains(why), "{text}: {error:?}");
+            assert!(!error.why.contains("hunter2"), "{text}: {error:?}");
         }
     }
 
