@@ -15,9 +15,10 @@
 //! `Message-ID` that it lacks, and loses `Bcc`, `Resent-Bcc`, and a first line that
 //! a mailbox file left there. All other octets pass unchanged.
 //!
-//! Where strangers are checked, their `Authentication-Results` go that claim to be ours
+//! Where strangers are checked, all `Authentication-Results` go that claim to be ours
 //! (RFC 8601 section 5). Some mail programs read on after a line that is no field, so
-//! there only an empty line ends the header.
+//! there only an empty line ends the header. If a user's letter lacks a field, we add the
+//! empty line as well, and so such a line ends its header as usual.
 //!
 //! Not read here: what the fields say, but for `Delivered-To` and whoever claims to have
 //! written `Authentication-Results`.
@@ -191,7 +192,9 @@ impl Header {
     fn after(&self, octet: u8) -> Option<At> {
         let takes_mbox = !self.has_begun || self.whose == Whose::Ours;
         // With a blank in front the first line is text, or it would go on with our last field.
+        // Where something is added, nobody reads on: an empty line comes with it.
         let reads_on = self.our_name.is_some()
+            && self.wanted.is_empty()
             && !self.start.first().is_some_and(|first| is_blank(*first) || *first == b'\n');
         match octet {
             _ if self.start.len() > START_LIMIT => {
@@ -525,9 +528,9 @@ mod tests {
         }
     }
 
-    /// What is let through of a stranger's letter where `m\u{fc}hle.example` checks.
-    fn filter_checked(text: &str, part: usize) -> (String, Facts) {
-        let mut header = Header::new(None);
+    /// What is let through of a letter where `m\u{fc}hle.example` checks.
+    fn filter_checked(text: &str, part: usize, submission: Option<&Submission>) -> (String, Facts) {
+        let mut header = Header::new(submission);
         header.drop_results_of("xn--mhle-0ra.example");
         let mut out = Vec::new();
         for octets in text.as_bytes().chunks(part) {
@@ -545,7 +548,8 @@ mod tests {
                 for after in ["", &blanks] {
                     let forged = format!("Authentication-Results{after}: {name}; spf=pass\n");
                     for part in [1, 997, 100_000] {
-                        let (out, facts) = filter_checked(&format!("{before}{forged}\nx\n"), part);
+                        let (out, facts) =
+                            filter_checked(&format!("{before}{forged}\nx\n"), part, None);
                         assert_eq!(out, format!("{before}\nx\n"), "{name} {part}");
                         assert_eq!(
                             facts.crlf_octets,
@@ -565,9 +569,35 @@ mod tests {
             [text, " blank\nAuthentication-Results: xn--mhle-0ra.example; text\n", "\n\n", "x"]
         {
             let plain = filter(text.as_bytes(), text.len(), None);
-            let (out, facts) = filter_checked(text, text.len());
+            let (out, facts) = filter_checked(text, text.len(), None);
             assert_eq!((out.into_bytes(), facts), plain, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_user_left_out_stands_above_the_text_where_results_are_looked_for_too() {
+        const FORGED: &str = "Authentication-Results: xn--mhle-0ra.example; spf=pass\n";
+        let submission = submission();
+        let rule = format!("{}\n", "=".repeat(1500));
+        for text in [
+            "hello\n",
+            "Subject: x\nhello world\n\nbody\n",
+            "Date: c\nhello\nMessage-ID: text\nBcc: text\n",
+            // It stands behind an empty line then, and is text to everybody.
+            &format!("Subject: x\nhello\n{FORGED}"),
+            &format!("Subject: x\n{rule}{FORGED}"),
+        ] {
+            let (plain, facts) = filter(text.as_bytes(), text.len(), Some(&submission));
+            let plain = String::from_utf8(plain).unwrap();
+            for part in [1, 997, text.len()] {
+                let checked = filter_checked(text, part, Some(&submission));
+                assert_eq!(checked, (plain.clone(), facts.clone()), "{text}");
+            }
+        }
+        // Where nothing is added, no empty line is.
+        let (header, text) = ("Date: c\nMessage-ID: d\n", "hello\nBcc: text\n");
+        let (out, _) = filter_checked(&format!("{header}{text}{FORGED}"), 1, Some(&submission));
+        assert_eq!(out, format!("{header}{text}"));
     }
 
     #[test]
