@@ -97,8 +97,8 @@ impl Verdicts {
     }
 
     /// Why the letter is refused where the owners' wishes count (`enforce`); nothing if it
-    /// is taken. A failure of SPF alone counts only if the domain in `From` has no policy of
-    /// DMARC: a forwarded letter fails there, and its author's signature may still be right.
+    /// is taken. SPF alone counts only if the domain in `From` has no policy of DMARC: a
+    /// forwarded letter fails there, and its author's signature may still be right.
     pub fn distrust(&self) -> Option<Distrust> {
         // Of several authors each could be asked about.
         if !matches!(self.author, Ok(_) | Err(NoAuthor::Several(_))) {
@@ -112,9 +112,7 @@ impl Verdicts {
         let has_policy = self.dmarc.record.is_some();
         match self.spf.result {
             SpfResult::Fail if !has_policy => Some(Distrust::Spf(self.spf.explanation.clone())),
-            SpfResult::TempError if self.dmarc.result != DmarcResult::Pass => {
-                Some(Distrust::SpfLater)
-            }
+            SpfResult::TempError if !has_policy => Some(Distrust::SpfLater),
             _ => None,
         }
     }
@@ -246,6 +244,10 @@ mod tests {
             (S::SoftFail, D::None, Policy::None, false, None),
             (S::TempError, D::None, Policy::None, false, Some(Distrust::SpfLater)),
             (S::TempError, D::Pass, Policy::Reject, true, None),
+            // Whatever SPF said later, it would be taken.
+            (S::TempError, D::Fail, Policy::None, true, None),
+            (S::TempError, D::Fail, Policy::Quarantine, true, None),
+            (S::TempError, D::Fail, Policy::Reject, true, Some(Distrust::Dmarc)),
             (S::Pass, D::TempError, Policy::None, false, Some(Distrust::DmarcLater)),
             (S::PermError, D::None, Policy::None, false, None),
             (S::Neutral, D::None, Policy::None, false, None),
