@@ -23,7 +23,7 @@ use simple_dns::{CLASS, CharacterString, ResourceRecord};
 use common::dns::{DnsServer, Trick, name, tricks};
 
 /// Names without `_dmarc.`, and what stands there.
-const RECORDS: [(&str, &str); 17] = [
+const RECORDS: [(&str, &str); 19] = [
     ("bank.example", "v=DMARC1; p=reject; sp=quarantine; np=reject"),
     ("known.bank.example", ""),
     ("strict.example", "v=DMARC1; p=reject; adkim=s; aspf=s"),
@@ -41,6 +41,8 @@ const RECORDS: [(&str, &str); 17] = [
     ("deep.one.example", "v=DMARC1; p=quarantine"),
     ("case.example", "v=DMARC1;P=Reject"),
     ("old.example", "v=DMARC1; p=reject; pct=0; ri=5; fo=1"),
+    ("own.later.example", "v=DMARC1; p=reject; sp=none; adkim=s"),
+    ("wrong.later.example", "v=DMARC1; p=destroy"),
 ];
 
 struct World {
@@ -150,6 +152,37 @@ fn what_is_proven_fits_the_author_or_does_not() {
         let verdict = world.check(author, spf, dkim);
         assert_eq!(verdict.result, expected, "{author} {spf} {dkim:?}");
     }
+}
+
+#[test]
+fn nobody_above_a_name_is_asked_that_has_a_record_and_has_passed_itself() {
+    let world = World::new();
+    let pass = DkimResult::Pass;
+    let author = "own.later.example";
+    for (spf, dkim, expected) in [
+        (author, &[][..], DmarcResult::Pass),
+        ("", &[(DkimResult::Fail, "evil.example"), (pass, author)], DmarcResult::Pass),
+        // The name of the envelope may be of the same organization, which nobody can tell today.
+        ("mail.own.later.example", &[(pass, author)], DmarcResult::Pass),
+        ("mail.own.later.example", &[], DmarcResult::TempError),
+        ("", &[(DkimResult::Fail, author)], DmarcResult::TempError),
+        ("", &[(DkimResult::TempError, author)], DmarcResult::TempError),
+    ] {
+        let verdict = world.check(author, spf, dkim);
+        assert_eq!(verdict.result, expected, "{spf} {dkim:?}");
+        if expected == DmarcResult::Pass {
+            assert_eq!(verdict.policy, Policy::Reject);
+        }
+    }
+    // A record that says nothing is none, and so is no record.
+    for (author, expected) in
+        [("wrong.later.example", DmarcResult::None), ("none.later.example", DmarcResult::TempError)]
+    {
+        assert_eq!(world.check(author, author, &[]).result, expected, "{author}");
+    }
+    let before = world.dns.asked().len();
+    world.check("bank.example", "bank.example", &[]);
+    assert_eq!(world.dns.asked().len() - before, 1);
 }
 
 #[test]

@@ -64,6 +64,12 @@ pub struct Proven<'a> {
     pub dkim: Vec<(DkimResult, &'a str)>,
 }
 
+impl Proven<'_> {
+    fn has_passed(&self, domain: &str) -> bool {
+        self.spf == (SpfResult::Pass, domain) || self.dkim.contains(&(DkimResult::Pass, domain))
+    }
+}
+
 /// The walk, with what was found on it so far.
 struct Walk<'a> {
     lookups: &'a Lookups<'a>,
@@ -123,9 +129,21 @@ impl Walk<'_> {
         author: &str,
         proven: &Proven,
     ) -> Result<Option<(DmarcResult, Policy, Record)>, Trouble> {
-        let way = self.up(author)?;
+        // A name with a record that has itself passed counts as the organization (section 4.10.2).
+        let own = if proven.has_passed(author) { self.record(author)? } else { None };
+        let is_enough = own.is_some();
+        let way = match own {
+            Some(record) => vec![(author.to_owned(), record)],
+            None => self.up(author)?,
+        };
         let organization = organization_of(author, &way);
-        self.steps.say(|| format!("{author} belongs to the organization {organization}"));
+        self.steps.say(|| {
+            if is_enough {
+                format!("{author} has passed itself, so nobody above it is asked")
+            } else {
+                format!("{author} belongs to the organization {organization}")
+            }
+        });
         let Some((at, record)) = policy_record(author, &organization, &way) else {
             self.steps.say(|| format!("no policy for {author}"));
             return Ok(None);
@@ -213,6 +231,8 @@ impl Walk<'_> {
                 (*result == DkimResult::Pass, *result == DkimResult::TempError);
             ("DKIM", is_pass, is_temp, *domain, record.is_dkim_strict)
         }));
+        // The author's own name comes first, since nobody has to be asked about it.
+        all.sort_by_key(|(_, _, _, domain, _)| *domain != author);
         let mut trouble = None;
         let mut may_pass_later = false;
         for (what, is_pass, is_temp, domain, is_strict) in all {
