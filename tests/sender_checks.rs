@@ -20,6 +20,8 @@ use ehlo::trust::dkim::sign::{Signer, Signing};
 use ehlo::trust::dkim::verify::Verifier;
 use ehlo::trust::explain::Steps;
 use ehlo::trust::lookups::Lookups;
+use ehlo::trust::results::Verdicts;
+use ehlo::trust::spf;
 use jiff::Timestamp;
 use simple_dns::rdata::{A, RData, TXT};
 use simple_dns::{CLASS, CharacterString, ResourceRecord};
@@ -67,6 +69,7 @@ fn dns() -> DnsServer {
     let failing = [
         ("later.example TXT".to_owned(), Trick::Udp(tricks::failure)),
         ("_dmarc.slow.example TXT".to_owned(), Trick::Udp(tricks::failure)),
+        ("silent.example TXT".to_owned(), Trick::Udp(tricks::silence)),
     ];
     let address = RData::A(A { address: u32::from(Ipv4Addr::LOCALHOST) });
     let plus = ResourceRecord::new(name("ann._u.plus.example"), CLASS::IN, 60, address);
@@ -218,6 +221,27 @@ fn a_forwarded_letter_fails_spf_and_lives_by_its_signature() {
     }
     let changed = letter.replace("hello", "hullo");
     assert!(send(server.address, "ann@bank.example", &changed).starts_with("550 5.7.26 "));
+}
+
+#[test]
+fn a_record_of_spf_that_is_slow_leaves_time_for_the_signature_and_the_policy() {
+    let dns = dns();
+    let resolver = Resolver::new(vec![dns.address], Duration::from_secs(60));
+    let lookups = Lookups::new(&resolver, Instant::now() + Duration::from_secs(6));
+    let request = spf::Request {
+        ip: Ipv4Addr::LOCALHOST.into(),
+        helo: "mail.client.example",
+        mail_from: "ann@silent.example",
+        receiver: "here.example",
+        now: Timestamp::now(),
+    };
+    let mut letter = Verifier::new(Timestamp::now());
+    letter.write(signed("bank.example", "From: ann@bank.example\n\nhello\n").as_bytes());
+    let verdicts = Verdicts::find(&request, letter, &lookups, &mut Steps::silent());
+    assert_eq!(
+        verdicts.to_string(),
+        "spf=temperror dkim=pass (bank.example) dmarc=pass (bank.example)"
+    );
 }
 
 #[test]
