@@ -58,7 +58,7 @@
 //!    │         power_cut.rs  for tests: what has to be there · power_cut/ scenarios.rs  when
 //!    │         folder.rs     mailbox → folder
 //!    │         queue.rs      what has to go somewhere · envelope.rs  who it is for
-//!    │         header.rs     the one reader of header sections · trace.rs  our own fields
+//!    │         header.rs     a header section that passes by · trace.rs  our own fields
 //!    │         users.rs, aliases.rs, text_file.rs  the files that people write, read
 //!    │
 //! wire/        mod.rs        the way through the room

@@ -1,4 +1,5 @@
-//! The one reader of header sections (RFC 5322 section 2.2).
+//! The header section of a letter that passes by (RFC 5322 section 2.2): what of it is
+//! kept, and what there is to know.
 //!
 //! In: a message in file form: on its way in, cut anywhere ([`Header`]), or stored
 //! ([`header_of`]). Out: the message as it is kept and what there is to know about
@@ -21,7 +22,8 @@
 //! empty line as well, and so such a line ends its header as usual.
 //!
 //! Not read here: what the fields say, but for `Delivered-To` and whoever claims to have
-//! written `Authentication-Results`.
+//! written `Authentication-Results`. `trust/dkim/reading.rs` and `trust/fields.rs` read
+//! headers for signatures and authors: there only an empty line ends a header.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -297,7 +299,7 @@ impl Header {
 /// The name at the start of a line, which a colon ends: printable ASCII (RFC 5322 section
 /// 3.6.8). Old programs put blanks before the colon (section 4.5), and whoever forges a
 /// field so many that the colon is not there yet.
-fn field_name(start: &[u8]) -> Option<&[u8]> {
+pub fn field_name(start: &[u8]) -> Option<&[u8]> {
     let end = start.iter().position(|octet| !octet.is_ascii_graphic() || *octet == b':')?;
     let (name, rest) = start.split_at(end);
     let blanks = rest.strip_suffix(b":").unwrap_or(rest);

@@ -6,6 +6,8 @@
 //!
 //! Book: docs/16-trust.md.
 
+use crate::store::header::field_name;
+
 /// A field with its name and everything up to the next field, in file form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -21,13 +23,9 @@ pub fn fields(header: &[u8]) -> Vec<Field<'_>> {
     let mut rest = header;
     while !rest.is_empty() {
         let (raw, after) = rest.split_at(end_of_field(rest));
-        let name = raw.split(|octet| *octet == b':').next().unwrap_or_default();
-        // A name is printable ASCII (RFC 5322 section 2.2); old programs put blanks after it.
-        let has_colon = name.len() < raw.len();
-        let name = str::from_utf8(name).unwrap_or_default().trim_end_matches([' ', '\t']);
-        if has_colon && !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic()) {
-            fields.push(Field { name, raw });
-        }
+        let start = memchr::memchr(b':', raw).and_then(|colon| raw.get(..=colon));
+        let name = start.and_then(field_name).and_then(|name| str::from_utf8(name).ok());
+        fields.extend(name.map(|name| Field { name, raw }));
         rest = after;
     }
     fields
