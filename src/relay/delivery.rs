@@ -29,6 +29,7 @@ use crate::smtp::address::Domain;
 use crate::smtp::answer::{Answer, Verdict};
 use crate::smtp::site::Site;
 use crate::smtp::text::ascii_address;
+use crate::store::draft::crlf_octets;
 use crate::store::envelope::NextHop;
 use crate::store::queue::Claim;
 use crate::wire::trace::Trace;
@@ -303,7 +304,7 @@ impl Delivery<'_, '_> {
             None => String::new(),
         };
         let mut letter = entry.letter.clone();
-        letter.size += (delivered_to.len() + delivered_to.lines().count()) as u64;
+        letter.size += crlf_octets(&delivered_to);
         client.carry(&letter, &recipients, &mut Cursor::new(delivered_to).chain(message))
     }
 

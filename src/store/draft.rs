@@ -203,7 +203,7 @@ impl Write for Passing<'_> {
 }
 
 /// How many octets lines in file form have as they are sent.
-fn crlf_octets(lines: &str) -> u64 {
+pub fn crlf_octets(lines: &str) -> u64 {
     (lines.len() + lines.lines().count()) as u64
 }
 
