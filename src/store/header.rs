@@ -102,7 +102,7 @@ enum Whose {
     Stranger,
     User,
     /// It is stored, and only its header is wanted.
-    Ours,
+    Stored,
 }
 
 /// Where the next octet is.
@@ -122,7 +122,7 @@ enum At {
 /// The header of a stored message, or of its beginning: all fields that are whole
 /// lines. A line that a mailbox file left among them is skipped.
 pub fn header_of(message: &[u8]) -> Vec<u8> {
-    let mut header = Header { whose: Whose::Ours, ..Header::default() };
+    let mut header = Header { whose: Whose::Stored, ..Header::default() };
     let mut out = Vec::new();
     // Writing to a Vec cannot fail.
     header.filter(message, &mut out).unwrap_or_default();
@@ -192,7 +192,7 @@ impl Header {
     /// Where the octet after `start` is, of which this one is the last; `None` while it
     /// is open what the line is.
     fn after(&self, octet: u8) -> Option<At> {
-        let takes_mbox = !self.has_begun || self.whose == Whose::Ours;
+        let takes_mbox = !self.has_begun || self.whose == Whose::Stored;
         // With a blank in front the first line is text, or it would go on with our last field.
         // Where something is added, nobody reads on: an empty line comes with it.
         let reads_on = self.our_name.is_some()
@@ -220,7 +220,7 @@ impl Header {
                 self.is_text |= field_name(&start).is_none();
                 self.begin_field(&start);
             }
-            At::Body if self.whose == Whose::Ours => {}
+            At::Body if self.whose == Whose::Stored => {}
             At::Body => self.end(start.first().copied(), out)?,
             // The line of a mailbox file.
             At::Start => self.is_dropping = self.whose != Whose::Stranger,
@@ -285,7 +285,7 @@ impl Header {
 
     fn write(&mut self, octets: &[u8], out: &mut impl Write) -> io::Result<()> {
         let in_body = self.at == At::Body || self.is_text;
-        if in_body && self.whose == Whose::Ours {
+        if in_body && self.whose == Whose::Stored {
             return Ok(());
         }
         let Facts { is_header_8bit, is_body_8bit, crlf_octets, .. } = &mut self.facts;
