@@ -2,8 +2,8 @@
 //!
 //! This folder knows files, links and `fsync`. It does not know how a message
 //! came in (`wire/`). Read in this order: [`spool`], [`draft`], [`disk`], [`maildir`],
-//! [`queue`]; [`trace`], [`header`], [`folder`] and [`envelope`] are pure text. [`text_file`] reads
-//! the two files that people write, and [`users`] and [`aliases`] say what is in them.
+//! [`queue`]; [`trace`], [`header`], [`folder`] and [`envelope`] are pure text. [`text_file`] takes
+//! the two files apart that people write, and [`users`] and [`aliases`] say what is in them.
 
 pub mod aliases;
 pub mod disk;

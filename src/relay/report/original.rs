@@ -3,7 +3,7 @@
 //!
 //! In: the stored letter, from behind our `Return-Path`, and what its sender asked
 //! for (RFC 3461 section 4.3). Out: its header, or all of it. The header begins with
-//! the `Received` that we wrote.
+//! our own fields, such as `Received`.
 //!
 //! All of it comes back only as it is. A `message/rfc822` must not be encoded (RFC
 //! 2046 section 5.2.1), so what would not get through every server (a long line,

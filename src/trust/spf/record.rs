@@ -54,7 +54,7 @@ pub enum Mechanism {
     Ip4(Ipv4Addr, u8),
     /// The same for IPv6.
     Ip6(Ipv6Addr, u8),
-    /// If that name has any address.
+    /// If that name has an A record, whatever address is in it.
     Exists(MacroString),
 }
 
