@@ -244,6 +244,48 @@ fn a_record_of_spf_that_is_slow_leaves_time_for_the_signature_and_the_policy() {
     );
 }
 
+/// Names `l0.deep.example` and so on, of which each leads to the next in the longest record
+/// that fits into an answer; the last one has this.
+fn deep_dns(leads_to: &str, last: &str) -> DnsServer {
+    let filler = "ip4:192.0.2.1 ".repeat(4500);
+    let (records, tricks) = (0..=10)
+        .map(|level| {
+            let rest = match level {
+                10 => last.to_owned(),
+                _ => format!("{leads_to}l{}.deep.example", level + 1),
+            };
+            let text = format!("v=spf1 {filler}{rest}");
+            let mut data = TXT::new();
+            for part in text.as_bytes().chunks(255) {
+                data.add_char_string(CharacterString::new(part).unwrap().into_owned());
+            }
+            let owner = format!("l{level}.deep.example");
+            let record = ResourceRecord::new(name(&owner), CLASS::IN, 60, RData::TXT(data));
+            (record, (format!("{owner} TXT"), Trick::Tcp(tricks::with_length)))
+        })
+        .unzip();
+    DnsServer::with_records(records, tricks)
+}
+
+/// The thread of a client has a small stack, and the check of SPF calls itself for each
+/// record. A build for tests needs more of it than any other.
+#[test]
+fn ten_records_that_lead_to_each_other_fit_on_the_stack_of_a_client() {
+    let letter = "From: ann@none.example\n\nhello\n";
+    for (leads_to, last, expected) in [
+        ("include:", "ip4:127.0.0.1", "spf=pass"),
+        ("redirect=", "ip4:127.0.0.1", "spf=pass"),
+        ("include:", "include:l0.deep.example", "spf=permerror"),
+        ("redirect=", "redirect=l0.deep.example", "spf=permerror"),
+    ] {
+        let dns = deep_dns(leads_to, last);
+        let server = server(&dns, "note");
+        assert!(send(server.address, "ann@l0.deep.example", letter).starts_with("250 2.6.0 "));
+        let text = stored(&server);
+        assert!(text.contains(&format!("{expected} smtp.mailfrom=")), "{leads_to}{last}\n{text}");
+    }
+}
+
 #[test]
 fn forged_results_go_and_those_of_others_stay() {
     let dns = dns();
