@@ -13,7 +13,7 @@
 //! | no descriptor | `without_descriptors_…` here |
 //! | no thread | `without_threads_…` here |
 //! | silent or slow client | deadlines.rs; two dialogues, `silence_…`; a crowd of them: `a_crowd_…` here |
-//! | disk full | `a_full_disk_…`, `a_disk_without_inodes_…` here |
+//! | disk full | `a_full_disk_…`, `a_disk_without_…` here; `spool.rs` |
 //! | disk read-only, folder gone | `a_disk_that_turns_read_only_…`, `a_spool_that_is_gone_…` here; storage.rs; `spool.rs` |
 //! | garbage | `garbage_is_…` here; fuzz.rs |
 //! | TLS, HTTP | `tls_and_http_on_the_plain_port_are_named_in_the_log` in program.rs; five dialogues |
@@ -184,6 +184,21 @@ fn a_disk_without_inodes_is_452_and_over_when_there_are_some() {
     begin_message(&mut client, "bob@localhost");
     assert_eq!(&client.message("x\r\n")[..9], "250 2.6.0");
     assert_eq!(disk.new_files("bob").len(), 1);
+}
+
+#[test]
+fn a_disk_without_room_for_one_of_two_mailboxes_is_452_and_nobody_has_the_letter() {
+    // Room for Ann's mailbox with a letter, a draft, and one name more.
+    let Some(disk) = OnSmallDisk::start("size=2m,nr_inodes=12") else { return };
+    let mut client = Client::in_data(disk.server.address, "ann@localhost");
+    assert_eq!(&client.message("x\r\n")[..9], "250 2.6.0");
+    client.ask("MAIL FROM:<a@b.example>");
+    client.ask("RCPT TO:<ann@localhost>");
+    client.ask("RCPT TO:<bob@localhost>");
+    client.ask("DATA");
+    assert_eq!(&client.message("x\r\n")[..9], "452 4.3.1");
+    assert_eq!(disk.new_files("ann").len(), 1);
+    assert!(disk.drafts().is_empty() && files(&disk.spool.join("queue")).is_empty());
 }
 
 #[test]

@@ -31,9 +31,7 @@ use jiff::Timestamp;
 
 use crate::smtp::site::LocalMailbox;
 use crate::smtp::text::printable;
-use crate::store::disk::{
-    Way, if_there, is_full, make_folder, remove_folder, remove_leftover, sync_folder,
-};
+use crate::store::disk::{Way, if_there, make_folder, remove_folder, remove_leftover, sync_folder};
 use crate::store::draft::Draft;
 use crate::store::envelope::{Entry, NextHop, news_of};
 use crate::store::folder::folder;
@@ -169,7 +167,7 @@ impl Spool {
     /// a mailbox, and through the queue everywhere else. A mailbox that cannot be
     /// written keeps nobody else waiting: its letter goes into the queue. Gives what is
     /// in the queue now. An error means that the queue cannot be written or, for a client,
-    /// that a disk is full or that no mailbox could be.
+    /// that no mailbox could be.
     pub fn deliver(
         &self,
         draft: Draft,
@@ -218,7 +216,6 @@ impl Spool {
             let by = if is_last { Way::Move } else { Way::Link };
             match self.put_into(mailbox, draft.path(), by, &name.file) {
                 Ok(()) => stored.push(entry),
-                Err(error) if is_full(&error) && origin == Origin::Client => return Err(error),
                 Err(error) => {
                     let path = self.mail.join(folder(mailbox));
                     log::error!("{}: {}: {}: {error}", name.id, entry.next_hop, path.display());
@@ -393,7 +390,7 @@ mod tests {
     use crate::smtp::dsn::{MailDsn, RcptDsn};
     use crate::smtp::session::Recipient;
     use crate::smtp::site::Destination;
-    use crate::store::disk::power;
+    use crate::store::disk::{is_full, power};
     use crate::store::envelope::entries;
     use crate::store::queue::Claimed;
     use std::os::unix::fs::PermissionsExt;
@@ -532,6 +529,22 @@ mod tests {
         assert_eq!(tree(root.path()), ["mail/host.example/ann"]);
         let (_, queued) = deliver_from(&spool, &["ann"], Origin::Ourselves).unwrap();
         assert_eq!(queued, 1);
+    }
+
+    #[test]
+    fn a_mailbox_on_a_full_disk_of_its_own_keeps_nobody_else_waiting() {
+        // The draft is made and synced. Then each name is given and its folder synced; the
+        // last one is moved.
+        for change in [3, 5, 7] {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(root.path(), "host.example").unwrap();
+            let to = ["ann", "bob", "cem"];
+            deliver(&spool, &to).unwrap();
+            power::fill_at(change);
+            let (_, queued) = deliver_from(&spool, &to, Origin::Client).unwrap();
+            let letters = tree(&root.path().join("mail")).len();
+            assert_eq!((queued, letters), (1, 3 + 2), "change {change}");
+        }
     }
 
     #[test]
