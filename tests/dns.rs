@@ -796,6 +796,18 @@ fn two_hosts_that_dns_is_silent_about_leave_time_for_the_third() {
 }
 
 #[test]
+fn silence_about_ipv6_leaves_time_to_ask_for_ipv4() {
+    let server = DnsServer::with_tricks(
+        &["x.example A 192.0.2.1"],
+        &[("x.example AAAA", Trick::Udp(tricks::silence))],
+    );
+    let resolver = resolver(&server);
+    let route = Route { deadline: Instant::now() + 4 * SHORT, ..route(&resolver) };
+    let hops = route.next_hops(&named("x.example")).unwrap();
+    assert_eq!(hops[0].addresses, ["192.0.2.1:2525".parse().unwrap()]);
+}
+
+#[test]
 fn a_ring_of_aliases_across_answers_ends() {
     fn first_only(answer: &[u8]) -> Vec<Vec<u8>> {
         let mut packet = Packet::parse(answer).unwrap();

@@ -122,8 +122,7 @@ impl Route<'_> {
         let few = exchanges.iter().take(HOSTS_LIMIT);
         for (left, Mx { preference, host }) in (1..=few.len() as u32).rev().zip(few) {
             // Names that DNS is silent about leave time for those after them.
-            let share = self.deadline.saturating_duration_since(Instant::now()) / left;
-            let route = Route { deadline: Instant::now() + share, ..*self };
+            let route = Route { deadline: self.share(left), ..*self };
             match route.host(domain, host) {
                 Host::At(addresses, trouble) => {
                     found.push((preference, Hop { name: host.clone(), addresses }, trouble));
@@ -190,8 +189,9 @@ impl Route<'_> {
     /// inside IPv6 is taken out, so that it cannot hide that it is our own.
     fn addresses(&self, host: &str) -> (Vec<SocketAddr>, Option<Trouble>) {
         let (mut addresses, mut trouble) = (Vec::new(), None);
-        for family in [Family::V6, Family::V4] {
-            match self.resolver.addresses(host, family, self.deadline) {
+        for (family, left) in [(Family::V6, 2), (Family::V4, 1)] {
+            // Silence about one family leaves time for the other.
+            match self.resolver.addresses(host, family, self.share(left)) {
                 Ok(all) => addresses.extend(
                     all.iter().map(|address| SocketAddr::new(address.to_canonical(), self.port)),
                 ),
@@ -202,6 +202,12 @@ impl Route<'_> {
             }
         }
         (addresses, trouble)
+    }
+
+    /// When the next look-up has to be done, if so many are `left` that share the time.
+    fn share(&self, left: u32) -> Instant {
+        let now = Instant::now();
+        now + self.deadline.saturating_duration_since(now) / left
     }
 
     /// Why no mail goes to an address. On this machine a server may trust us, and DNS,
