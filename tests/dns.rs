@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::NOBODY;
 use common::dns::{DnsServer, Trick, tricks};
 use ehlo::dns::{Family, Mx, Resolver, Trouble};
-use ehlo::relay::route::{Hop, Route};
+use ehlo::relay::route::{Hop, Hops, Route};
 use ehlo::smtp::address::Domain;
 use ehlo::smtp::answer::{Answer, Verdict};
 use simple_dns::{Packet, RCODE, TYPE};
@@ -57,13 +57,13 @@ fn named(domain: &str) -> Domain {
     Domain::Name(domain.to_owned())
 }
 
-fn next_hops(server: &DnsServer, domain: &str) -> Result<Vec<Hop>, Answer> {
+fn next_hops(server: &DnsServer, domain: &str) -> Result<Hops, Answer> {
     route(&resolver(server)).next_hops(&named(domain))
 }
 
 /// `name address address`, for each host.
 fn hosts(server: &DnsServer, domain: &str) -> Vec<String> {
-    let hops = next_hops(server, domain).unwrap();
+    let hops = next_hops(server, domain).unwrap().hosts;
     assert!(hops.iter().flat_map(|hop| &hop.addresses).all(|address| address.port() == PORT));
     let words = |hop: Hop| {
         let addresses = hop.addresses.iter().map(|address| address.ip().to_string());
@@ -74,7 +74,7 @@ fn hosts(server: &DnsServer, domain: &str) -> Vec<String> {
 
 /// Verdict, status and text for a recipient in a domain without a next hop.
 #[track_caller]
-fn assert_answer(answer: Result<Vec<Hop>, Answer>, verdict: Verdict, status: &str, text: &str) {
+fn assert_answer(answer: Result<Hops, Answer>, verdict: Verdict, status: &str, text: &str) {
     let answer = answer.unwrap_err();
     let class = answer.status;
     assert_eq!(format!("{}.{}.{}", class.class, class.subject, class.detail), status);
@@ -179,7 +179,7 @@ fn a_null_mx_among_others_is_ignored() {
 fn a_literal_needs_no_dns() {
     let server = DnsServer::start(&[]);
     let domain = Domain::Literal("2001:db8::1".parse().unwrap());
-    let hops = route(&resolver(&server)).next_hops(&domain).unwrap();
+    let hops = route(&resolver(&server)).next_hops(&domain).unwrap().hosts;
     let addresses = vec!["[2001:db8::1]:2525".parse().unwrap()];
     assert_eq!(hops, [Hop { name: "[IPv6:2001:db8::1]".to_owned(), addresses }]);
     assert!(server.questions().is_empty());
@@ -225,7 +225,7 @@ fn if_we_are_an_mx_only_those_before_us_are_left() {
     // Often enough that the host beside us has been looked up before us.
     for _ in 0..10 {
         for route in [&by_name, &by_address] {
-            let hops = route.next_hops(&named("x.example")).unwrap();
+            let hops = route.next_hops(&named("x.example")).unwrap().hosts;
             assert_eq!(hops.len(), 1);
             assert_eq!(hops[0].name, "near.example");
         }
@@ -311,7 +311,7 @@ fn a_host_on_this_machine_is_not_asked_because_dns_says_so() {
 
     let resolver = resolver(&server);
     let experiment = Route { loopback_hops: true, ..route(&resolver) };
-    let hops = experiment.next_hops(&named("y.example")).unwrap();
+    let hops = experiment.next_hops(&named("y.example")).unwrap().hosts;
     let addresses = ["[::1]:2525", "127.0.0.3:2525", "127.0.0.2:2525"];
     assert_eq!(hops[0].addresses, addresses.map(|address| address.parse().unwrap()));
     let text = "::, the address of nobody.example, is an address that no host has";
@@ -341,7 +341,7 @@ fn a_host_on_this_machine_is_not_asked_because_a_sender_names_its_address() {
         );
         assert_answer(route(&resolver).next_hops(&domain), Verdict::Never, "5.1.2", &text);
         let experiment = Route { loopback_hops: true, ..route(&resolver) };
-        let hops = experiment.next_hops(&domain).unwrap();
+        let hops = experiment.next_hops(&domain).unwrap().hosts;
         assert_eq!(hops[0].addresses, [SocketAddr::new(address.to_canonical(), PORT)]);
     }
 }
@@ -789,7 +789,7 @@ fn two_hosts_that_dns_is_silent_about_leave_time_for_the_third() {
     let limit = 10 * SHORT;
     let start = Instant::now();
     let hops = Route { deadline: start + limit, ..route(&resolver) }.next_hops(&named("x.example"));
-    let hops = hops.unwrap();
+    let hops = hops.unwrap().hosts;
     assert!(start.elapsed() < limit, "{:?}", start.elapsed());
     let found: Vec<_> = hops.iter().map(|hop| (hop.name.as_str(), hop.addresses.len())).collect();
     assert_eq!(found, [("one.example", 0), ("two.example", 0), ("three.example", 1)]);
@@ -803,7 +803,7 @@ fn silence_about_ipv6_leaves_time_to_ask_for_ipv4() {
     );
     let resolver = resolver(&server);
     let route = Route { deadline: Instant::now() + 4 * SHORT, ..route(&resolver) };
-    let hops = route.next_hops(&named("x.example")).unwrap();
+    let hops = route.next_hops(&named("x.example")).unwrap().hosts;
     assert_eq!(hops[0].addresses, ["192.0.2.1:2525".parse().unwrap()]);
 }
 

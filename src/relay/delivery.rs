@@ -24,7 +24,7 @@ use crate::relay::client::{Client, ConnectError, Dial, Security, To};
 use crate::relay::conclusion::{self, Conclusion, note_answer};
 use crate::relay::courier::{Courier, Smarthost};
 use crate::relay::plan::Manner;
-use crate::relay::route::{Hop, LOOK_UPS, Route};
+use crate::relay::route::{Hop, Hops, LOOK_UPS, Route};
 use crate::smtp::address::Domain;
 use crate::smtp::answer::{Answer, Verdict};
 use crate::smtp::site::Site;
@@ -139,7 +139,7 @@ impl Delivery<'_, '_> {
     /// better.
     fn try_domain(&mut self, domain: &Domain, indices: &[usize]) -> io::Result<()> {
         let mut open: Vec<Open> = indices.iter().map(|&index| Open { index, said: None }).collect();
-        let hops = match self.hops(domain) {
+        let Hops { hosts, may_be_more } = match self.hops(domain) {
             Ok(hops) => hops,
             Err(answer) => {
                 // What is certain without a server is as good as its word.
@@ -150,12 +150,11 @@ impl Delivery<'_, '_> {
                 return Ok(());
             }
         };
-        let addresses: Vec<(&str, SocketAddr)> = hops
+        let addresses: Vec<(&str, SocketAddr)> = hosts
             .iter()
             .flat_map(|hop| hop.addresses.iter().map(|address| (hop.name.as_str(), *address)))
             .collect();
-        let is_known = |hop: &Hop| !hop.addresses.is_empty();
-        let mut are_all_asked = addresses.len() <= ADDRESSES_LIMIT && hops.iter().all(is_known);
+        let mut are_all_asked = addresses.len() <= ADDRESSES_LIMIT && !may_be_more;
         let mut refusals = Vec::new();
         let start = Instant::now();
         for (number, &(name, address)) in addresses.iter().enumerate().take(ADDRESSES_LIMIT) {
@@ -187,9 +186,8 @@ impl Delivery<'_, '_> {
         Ok(())
     }
 
-    /// The servers to try, in this order; or what is said of the recipients, if there are
-    /// none.
-    fn hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
+    /// The servers to try; or what is said of the recipients, if there are none.
+    fn hops(&self, domain: &Domain) -> Result<Hops, Answer> {
         if let Some(Smarthost { host, port, .. }) = self.smarthost.as_deref() {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                 Answer::later((4, 3), format!("cannot find the smarthost {host}: {error}"))
@@ -199,7 +197,8 @@ impl Delivery<'_, '_> {
                 let why = format!("the smarthost {host}:{port} is this server: a loop");
                 return Err(Answer::never((4, 6), why));
             }
-            return Ok(vec![Hop { name: host.clone(), addresses }]);
+            let hosts = vec![Hop { name: host.clone(), addresses }];
+            return Ok(Hops { hosts, may_be_more: false });
         }
         let route = Route {
             resolver: &self.courier.resolver,
@@ -344,6 +343,6 @@ impl Delivery<'_, '_> {
 fn sum_of(refusals: &[Answer], are_all_asked: bool) -> Answer {
     let put_off = refusals.iter().rfind(|answer| answer.verdict == Verdict::Later);
     let refused = refusals.last().filter(|_| are_all_asked);
-    let not_asked = || Answer::later((4, 1), "not all mail hosts could be looked up");
+    let not_asked = || Answer::later((4, 1), "not all mail hosts were asked");
     put_off.or(refused).cloned().unwrap_or_else(not_asked)
 }

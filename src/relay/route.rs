@@ -47,6 +47,16 @@ pub struct Hop {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// Where the mail for a domain may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hops {
+    /// The hosts to try, in this order.
+    pub hosts: Vec<Hop>,
+    /// Whether there may be more hosts, or more addresses of these: DNS did not say it, or
+    /// was not asked.
+    pub may_be_more: bool,
+}
+
 /// What decides beside the domain.
 pub struct Route<'a> {
     /// Whom to ask.
@@ -74,9 +84,8 @@ enum Host {
 }
 
 impl Route<'_> {
-    /// The hosts to try for `domain`, in this order; or what is said of its recipients, if
-    /// there are none.
-    pub fn next_hops(&self, domain: &Domain) -> Result<Vec<Hop>, Answer> {
+    /// The hosts to try for `domain`; or what is said of its recipients, if there are none.
+    pub fn next_hops(&self, domain: &Domain) -> Result<Hops, Answer> {
         match domain {
             Domain::Literal(address) => self.literal(domain.to_string(), address.to_canonical()),
             Domain::Name(name) => {
@@ -87,7 +96,7 @@ impl Route<'_> {
     }
 
     /// A sender named the address, so no question is left.
-    fn literal(&self, name: String, address: IpAddr) -> Result<Vec<Hop>, Answer> {
+    fn literal(&self, name: String, address: IpAddr) -> Result<Hops, Answer> {
         let at = SocketAddr::new(address, self.port);
         if (self.is_listening)(at) {
             return Err(to_ourselves(&name, &name));
@@ -95,7 +104,7 @@ impl Route<'_> {
         if let Some(bar) = self.bar(address) {
             return Err(Answer::never(BAD_DOMAIN, format!("{address} {bar}")));
         }
-        Ok(vec![Hop { name, addresses: vec![at] }])
+        Ok(Hops { hosts: vec![Hop { name, addresses: vec![at] }], may_be_more: false })
     }
 
     /// The hosts that the MX records name, in the order to try. Without any MX
@@ -117,7 +126,7 @@ impl Route<'_> {
     }
 
     /// Those of the exchanges that can be tried and come before ourselves.
-    fn hops(&self, domain: &str, exchanges: &[Mx]) -> Result<Vec<Hop>, Answer> {
+    fn hops(&self, domain: &str, exchanges: &[Mx]) -> Result<Hops, Answer> {
         let (mut found, mut barred, mut own) = (Vec::new(), Vec::new(), None);
         let few = exchanges.iter().take(HOSTS_LIMIT);
         for (left, Mx { preference, host }) in (1..=few.len() as u32).rev().zip(few) {
@@ -139,7 +148,10 @@ impl Route<'_> {
             }
         }
         if found.iter().any(|(_, hop, _)| !hop.addresses.is_empty()) {
-            return Ok(found.into_iter().map(|(_, hop, _)| hop).collect());
+            let is_cut = own.is_none() && exchanges.len() > HOSTS_LIMIT;
+            let may_be_more = is_cut || found.iter().any(|(.., trouble)| trouble.is_some());
+            let hosts = found.into_iter().map(|(_, hop, _)| hop).collect();
+            return Ok(Hops { hosts, may_be_more });
         }
         let trouble = found.into_iter().rev().find_map(|(.., trouble)| trouble);
         Err(match (trouble, own) {
