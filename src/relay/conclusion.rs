@@ -103,6 +103,11 @@ pub fn conclude(
     Ok(Conclusion { next, reports })
 }
 
+/// Whether whoever still waits has waited long enough.
+pub fn is_too_old(courier: &Courier, entry: &Entry, now: Timestamp) -> bool {
+    now >= after(entry.letter.arrived, courier.give_up) && entry.attempts >= FEWEST_ATTEMPTS
+}
+
 /// Notes that there was an attempt, and when the next one is; and gives up whoever has
 /// waited long enough. Saved before anything else is done about it.
 fn note_attempt(courier: &Courier, claim: &mut Claim, now: Timestamp) -> io::Result<()> {
@@ -115,7 +120,7 @@ fn note_attempt(courier: &Courier, claim: &mut Claim, now: Timestamp) -> io::Res
     let next = after(now, pause(courier.retry, entry.attempts));
     let ahead = moments.into_iter().flatten().filter(|moment| *moment > now);
     entry.next = ahead.fold(next, Timestamp::min);
-    if now >= give_up && entry.attempts >= FEWEST_ATTEMPTS {
+    if is_too_old(courier, entry, now) {
         for index in entry.waiting() {
             give_up_on(claim, index);
         }

@@ -17,6 +17,7 @@ use crate::dns::Resolver;
 use crate::relay::conclusion::{conclude, note_answer};
 use crate::relay::courier::Courier;
 use crate::relay::delivery::attempt;
+use crate::relay::plan::Manner;
 use crate::smtp::address::{Domain, ReversePath};
 use crate::smtp::answer::Answer;
 use crate::smtp::dsn::Notify;
@@ -76,7 +77,7 @@ fn success(root: &Path) -> DiskLog {
     watch(root, || {
         told(Promise::Has("bob@host.example"));
         told(Promise::Has(HERE));
-        attempt(&courier(&spool), &mut claim(&spool, &id)).unwrap();
+        attempt(&courier(&spool), &mut claim(&spool, &id), Manner::Heard).unwrap();
         told(Promise::AtMost("bob@host.example", 1));
         told(Promise::AtMost(HERE, 1));
     })
@@ -96,7 +97,9 @@ fn nobody_to_tell(root: &Path) -> DiskLog {
 /// Works off an entry as the relay does.
 fn work(spool: &Arc<Spool>, mut claim: Claim, found: &mut AfterCut) -> io::Result<()> {
     match &claim.entry.next_hop {
-        NextHop::Mailbox(_) | NextHop::Nowhere => attempt(&courier(spool), &mut claim).map(drop),
+        NextHop::Mailbox(_) | NextHop::Nowhere => {
+            attempt(&courier(spool), &mut claim, Manner::Heard).map(drop)
+        }
         NextHop::Domain(Domain::Name(name)) if name == "b.example" => refuse(spool, claim),
         _ => send(spool, claim, found),
     }

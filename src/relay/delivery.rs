@@ -68,9 +68,13 @@ struct Open {
 }
 
 /// Tries everybody who waits for this letter. Says how the destination was, and what
-/// follows. An error means that something could not be written down; the entry is as it
-/// was, or as the last answer left it.
-pub fn attempt(courier: &Courier, claim: &mut Claim) -> io::Result<(Manner, Conclusion)> {
+/// follows. `before` is how the destination was the last time. An error means that something
+/// could not be written down; the entry is as it was, or as the last answer left it.
+pub fn attempt(
+    courier: &Courier,
+    claim: &mut Claim,
+    before: Manner,
+) -> io::Result<(Manner, Conclusion)> {
     // Better to find out now than after the next hop has the letter.
     claim.try_to_write()?;
     let mut delivery = Delivery {
@@ -82,7 +86,12 @@ pub fn attempt(courier: &Courier, claim: &mut Claim) -> io::Result<(Manner, Conc
         is_unsaved: false,
         is_over: false,
     };
-    delivery.try_waiting()?;
+    // A host that was silent the last time has few places. Letters that are too old leave them
+    // to those that are not.
+    let is_too_old = conclusion::is_too_old(courier, &delivery.claim.entry, Timestamp::now());
+    if before != Manner::Silent || !is_too_old {
+        delivery.try_waiting()?;
+    }
     let Delivery { site, manner, is_over, .. } = delivery;
     if is_over {
         return Ok((manner, Conclusion::default()));

@@ -101,7 +101,7 @@ pub struct Due {
     /// Somebody wants it tried whatever its envelope says about the time.
     pub is_wanted_now: bool,
     /// What came of the last attempt there.
-    manner: Manner,
+    pub manner: Manner,
 }
 
 impl Plan {

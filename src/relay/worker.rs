@@ -273,7 +273,7 @@ impl Turn {
                     return Ok(());
                 }
                 let (manner, Conclusion { next, reports }) =
-                    delivery::attempt(courier, &mut claim)?;
+                    delivery::attempt(courier, &mut claim, self.due.manner)?;
                 (self.manner, self.next) = (manner, next);
                 self.schedule.arrived(&reports);
             }
@@ -291,7 +291,7 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
+    use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
     use crate::smtp::dsn::RcptDsn;
     use crate::smtp::session::Recipient;
     use crate::smtp::site::{Destination, LocalMailbox};
@@ -460,6 +460,30 @@ mod tests {
         fs::remove_dir(&obstacle).unwrap();
         attempt();
         assert!(!schedule.state().plan.knows(&id) && schedule.state().unwritten.is_empty());
+    }
+
+    #[test]
+    fn a_letter_that_is_too_old_is_not_tried_once_more_at_a_host_that_was_silent() {
+        // With too few attempts, or after a restart, nobody knows what the host is like.
+        for (before, attempts, is_asked) in
+            [(Manner::Silent, 2, false), (Manner::Silent, 1, true), (Manner::Unknown, 2, true)]
+        {
+            let world = World::new();
+            world.change(|entry| {
+                entry.next_hop = NextHop::Domain(Domain::Name("b.example".to_owned()));
+                entry.letter.arrived = Timestamp::UNIX_EPOCH;
+                entry.attempts = attempts;
+            });
+            world.schedule.scan(world.queue(), SystemTime::now());
+            let mut turn = world.take(Timestamp::now()).unwrap();
+            (turn.manner, turn.next) = (before, Some(Timestamp::now()));
+            drop(turn);
+            let mut turn = world.take(Timestamp::now()).unwrap();
+            turn.take(&world.courier).unwrap();
+            assert_eq!(turn.next, None, "it is given up");
+            // Where nobody was asked, nobody was silent.
+            assert_eq!(turn.manner == Manner::Silent, is_asked, "{before:?}, {attempts}");
+        }
     }
 
     #[test]

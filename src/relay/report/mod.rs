@@ -348,7 +348,6 @@ Action: failed
 Status: 5.1.1
 Remote-MTA: dns; mx.else.example
 Diagnostic-Code: smtp; 550 5.1.1 no such mailbox here
-Last-Attempt-Date: Sun, 22 Nov 2026 05:15:00 +0000
 
 --M5P6Q7=0
 Content-Type: text/rfc822-headers

@@ -62,7 +62,6 @@ fn recipient(report: &Report, about: &About) -> String {
     } else if *verdict != Verdict::Delivered {
         text += &field("Diagnostic-Code", &format!("X-Ehlo; {words}"));
     }
-    text += &field("Last-Attempt-Date", &date(report.when));
     if let Event::Delayed { will_retry_until } = about.event {
         text += &field("Will-Retry-Until", &date(will_retry_until));
     }
