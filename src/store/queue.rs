@@ -101,7 +101,7 @@ impl Queue {
     }
 
     /// Names the envelope that was prepared: the commit. No worker sees the entry before
-    /// it, and nothing is taken back after it. It lasts once [`Queue::sync`] has returned.
+    /// it, and no letter is taken back after it. It lasts once [`Queue::sync`] has returned.
     pub fn commit(&self, id: &str) -> io::Result<()> {
         rename(&self.new_envelope(id), &self.path(id, "envelope"))
     }

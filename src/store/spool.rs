@@ -12,9 +12,9 @@
 //! each `new/` and that folder synced; then the entries of the queue, and that folder
 //! synced. Only then may the client be told 250.
 //!
-//! After an error the names in mailboxes are taken back as far as that goes. What the
-//! queue has is not: a worker may be sending it. So somebody may get the letter twice,
-//! and nobody gets a part of it or nothing.
+//! After an error the names in mailboxes are taken back as far as that goes, and with them
+//! the news for the sender. What else the queue has is not: a worker may be sending it. So
+//! somebody may get the letter twice, and nobody gets a part of it or nothing.
 //!
 //! Book: docs/07-maildir.md.
 
@@ -37,7 +37,7 @@ use crate::store::envelope::{Entry, NextHop, news_of};
 use crate::store::folder::folder;
 use crate::store::header::Submission;
 use crate::store::maildir::Maildir;
-use crate::store::queue::{Claim, Queue, is_id, is_number};
+use crate::store::queue::{Claim, Claimed, Queue, is_id, is_number};
 
 /// How many mailboxes are remembered as made before we begin to forget: a bound
 /// on memory, where every name is a mailbox.
@@ -250,13 +250,21 @@ impl Spool {
             queued.push((id, entry));
             prepared.inspect_err(|_| queued.iter().for_each(|(id, _)| self.queue.discard(id)))?;
         }
-        for (id, _) in &queued {
-            self.queue.commit(id)?;
-        }
-        if !queued.is_empty() {
-            self.queue.sync()?;
-        }
+        self.commit(&queued).inspect_err(|_| {
+            let is_news = |(_, entry): &&(_, Entry)| entry.next_hop == NextHop::Nowhere;
+            for (id, _) in queued.iter().filter(is_news) {
+                // Nobody's letter is in it, and what it tells is not so.
+                if let Ok(Claimed::Ours(claim)) = self.queue.claim(id) {
+                    let _ = claim.end();
+                }
+            }
+        })?;
         Ok(queued)
+    }
+
+    fn commit(&self, prepared: &[(String, Entry)]) -> io::Result<()> {
+        prepared.iter().try_for_each(|(id, _)| self.queue.commit(id))?;
+        if prepared.is_empty() { Ok(()) } else { self.queue.sync() }
     }
 
     /// Delivers a letter that waits in the queue to a mailbox here, for good. Its file
@@ -387,12 +395,11 @@ fn is_draft_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::smtp::address::{ForwardPath, ReversePath};
-    use crate::smtp::dsn::{MailDsn, RcptDsn};
+    use crate::smtp::dsn::{MailDsn, Notify, RcptDsn};
     use crate::smtp::session::Recipient;
     use crate::smtp::site::Destination;
     use crate::store::disk::{is_full, power};
     use crate::store::envelope::entries;
-    use crate::store::queue::Claimed;
     use std::os::unix::fs::PermissionsExt;
 
     fn mailbox(name: &str) -> LocalMailbox {
@@ -423,6 +430,15 @@ mod tests {
         to: &[&str],
         origin: Origin,
     ) -> io::Result<(MessageName, usize)> {
+        deliver_with(spool, to, origin, RcptDsn::default())
+    }
+
+    fn deliver_with(
+        spool: &Spool,
+        to: &[&str],
+        origin: Origin,
+        dsn: RcptDsn,
+    ) -> io::Result<(MessageName, usize)> {
         let now = Timestamp::now();
         let name = spool.new_name(now);
         let mut draft = spool.draft(&name, "Return-Path: <>\n", None)?;
@@ -432,7 +448,7 @@ mod tests {
             address: ForwardPath::Postmaster,
             destination: Destination::Here(mailbox(name)),
             alias: None,
-            dsn: RcptDsn::default(),
+            dsn: dsn.clone(),
         };
         let letter = draft.letter(ReversePath::Null, MailDsn::default(), now);
         let entries = entries(&letter, to.iter().map(recipient).collect(), false);
@@ -559,6 +575,23 @@ mod tests {
             assert!(delivered.as_ref().err().is_none_or(is_full));
             assert_eq!(delivered.ok().map(|(_, queued)| queued), queued, "{origin:?}");
         }
+    }
+
+    #[test]
+    fn nobody_is_told_that_a_letter_arrived_which_was_refused() {
+        let dsn = RcptDsn { notify: Notify::parse("SUCCESS"), orcpt: None };
+        let mut refused = 0;
+        for change in 1..30 {
+            let root = tempfile::tempdir().unwrap();
+            let spool = Spool::open(root.path(), "host.example").unwrap();
+            power::fail_at(change);
+            let delivered = deliver_with(&spool, &["ann", "bob"], Origin::Client, dsn.clone());
+            power::fail_at(0);
+            let told = spool.queue().ids().unwrap().len();
+            assert!(delivered.is_ok() || told == 0, "change {change}");
+            refused += usize::from(delivered.is_err());
+        }
+        assert!(refused > 5, "{refused} were refused");
     }
 
     #[test]
