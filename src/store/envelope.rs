@@ -123,6 +123,13 @@ const STATES: [(RecipientState, &str); 5] = [
     (RecipientState::Ended, "ended"),
 ];
 
+impl RecipientState {
+    /// Whether the sender wants to hear of it, and with it what was said.
+    fn is_news(self) -> bool {
+        !matches!(self, RecipientState::Waiting | RecipientState::Ended)
+    }
+}
+
 /// A line of an envelope that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadEnvelope {
@@ -145,8 +152,7 @@ impl Entry {
 
     /// Whether there is something that the sender wants to hear.
     pub fn has_news(&self) -> bool {
-        let quiet = [RecipientState::Waiting, RecipientState::Ended];
-        self.recipients.iter().any(|recipient| !quiet.contains(&recipient.state))
+        self.recipients.iter().any(|recipient| recipient.state.is_news())
     }
 
     /// Whether somebody who waits has a sender who wants to hear that it takes long, and
@@ -304,7 +310,7 @@ impl<'a> Fields<'a> {
             Rcpt { to: ForwardPath::Postmaster, .. } => None,
         })?;
         let given = self.value("GIVEN <address>", |text| whole(ForwardPath::parse(text)))?;
-        let (state, answer) = self.value("STATE waiting", state)?;
+        let (state, answer) = self.value("STATE waiting, or another with an answer", state)?;
         Ok(QueuedRecipient { address, given, dsn, state, answer })
     }
 }
@@ -325,12 +331,13 @@ fn next_hop(text: &str) -> Option<NextHop> {
     }
 }
 
-/// `waiting`, or a state with what was said last: `failed 5.1.1 mx.b.example 550 …`.
+/// `waiting`, or a state with what was said last: `failed 5.1.1 mx.b.example 550 …`. What
+/// the sender is told needs it: without it nobody would be told.
 fn state(text: &str) -> Option<(RecipientState, Option<Answer>)> {
     let (word, said) = text.split_once(' ').unwrap_or((text, ""));
     let (state, _) = *STATES.iter().find(|(_, known)| *known == word)?;
     if said.is_empty() {
-        return Some((state, None));
+        return (!state.is_news()).then_some((state, None));
     }
     let mut parts = said.splitn(3, ' ');
     let status: Enhanced = parts.next()?.parse().ok()?;
@@ -606,6 +613,17 @@ mod tests {
             is_read_back(&entry)
         }
         quickcheck::quickcheck(holds as fn(u8, (u16, u16), String, Option<String>) -> bool);
+    }
+
+    #[test]
+    fn a_state_that_the_sender_hears_of_has_an_answer() {
+        let recipients = vec![recipient("<a@b.example>", elsewhere("a@b.example"), None)];
+        let whole = entries(&letter(), recipients, false).remove(0).to_string();
+        for (_, word) in STATES {
+            let text = whole.replace("STATE waiting", &format!("STATE {word}"));
+            let is_read = Entry::parse(text.as_bytes()).is_ok();
+            assert_eq!(is_read, ["waiting", "ended"].contains(&word), "{word}");
+        }
     }
 
     #[test]

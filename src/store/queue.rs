@@ -308,6 +308,7 @@ pub fn is_number(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
+    use crate::smtp::answer::Answer;
     use crate::smtp::dsn::{MailDsn, RcptDsn};
     use crate::smtp::session::Recipient;
     use crate::smtp::site::{Destination, LocalMailbox};
@@ -504,6 +505,7 @@ mod tests {
         let mut ours = claim(spool.queue(), &ids[0]);
         assert_eq!(ours.entry.recipients[0].state, RecipientState::Waiting);
         ours.entry.recipients[0].state = RecipientState::Failed;
+        ours.entry.recipients[0].answer = Some(Answer::never((1, 1), "no such mailbox"));
         ours.save().unwrap();
         drop(ours);
         let ours = claim(spool.queue(), &ids[0]);
