@@ -82,6 +82,22 @@ fn a_hop_that_answers_gets_more_threads_than_one_that_does_not() {
 }
 
 #[test]
+fn a_hop_that_lacks_what_a_letter_needs_was_not_silent() {
+    let rules = |moment: Moment| match moment.step {
+        Step::Ehlo if moment.connection == 1 => Act::Say("250 hop.example".to_owned()),
+        Step::Mail => Act::Hang,
+        _ => Act::Usual,
+    };
+    let world = World::with_hop("--timeout 300", rules);
+    let id = world.mta.submit(ANN, &["eve@else.example"], "Subject: 8 bits\r\n\r\n\u{fc}\r\n");
+    world.until_over(&id);
+    for _ in 0..12 {
+        world.send(&["eve@else.example"]);
+    }
+    until("it has its share", || world.hop().connections() == 1 + HEARD);
+}
+
+#[test]
 fn all_that_were_silent_the_last_time_get_half_of_the_threads_together() {
     let net = Net::new();
     let names: Vec<String> = (0..20).map(|n| format!("silent{n}.example")).collect();

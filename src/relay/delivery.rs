@@ -151,10 +151,7 @@ impl Delivery<'_, '_> {
         let Hops { hosts, may_be_more } = match self.hops(domain) {
             Ok(hops) => hops,
             Err(answer) => {
-                // What is certain without a server is as good as its word.
-                if answer.verdict == Verdict::Never {
-                    self.manner = Manner::Heard;
-                }
+                self.hear(&answer);
                 self.record_open(open, &answer);
                 return Ok(());
             }
@@ -329,9 +326,10 @@ impl Delivery<'_, '_> {
         note_answer(self.claim, index, answer, is_passed_on);
     }
 
-    /// Takes note of an answer that came from a server.
+    /// Takes note whether a server has said this. What is certain without one, or of one
+    /// that lacks what the letter needs, is as good as its word.
     fn hear(&mut self, answer: &Answer) {
-        if answer.by.is_some() {
+        if answer.by.is_some() || answer.verdict == Verdict::Never {
             self.manner = Manner::Heard;
         }
     }

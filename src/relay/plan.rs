@@ -87,7 +87,8 @@ pub enum Manner {
     Unknown,
     /// Something was said about a letter, good or bad.
     Heard,
-    /// Nothing was said in time.
+    /// Nothing was said about a letter: there was no answer in time, or what came before it,
+    /// such as the certificate of a smarthost, was no good.
     Silent,
 }
 
