@@ -54,7 +54,7 @@ pub struct Courier {
 /// Says who we are at the smarthost.
 pub type Login = dyn Fn() -> Result<Credentials, String> + Send + Sync;
 
-/// A server that takes all our mail for others (RFC 5321 section 5 does without DNS then).
+/// A server that takes all our mail for others. The system looks its name up, without MX.
 pub struct Smarthost {
     /// A name or an IP address.
     pub host: String,

@@ -232,7 +232,7 @@ fn start(due: &Due, schedule: &Arc<Schedule>, courier: &Arc<Courier>) {
         match turn.take(&courier) {
             Ok(()) => drop(turn.schedule.state().unwritten.remove(&turn.due.id)),
             Err(error) => {
-                log::error!("{}: what came of it cannot be written down: {error}", turn.due.id);
+                log::error!("{}: its entry cannot be read or written: {error}", turn.due.id);
                 let failures = turn.schedule.count_unwritten(&turn.due.id);
                 turn.next = Some(after(Timestamp::now(), pause(courier.retry, failures)));
             }

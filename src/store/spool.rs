@@ -3,7 +3,7 @@
 //! ```text
 //! spool/tmp/                                   messages being received
 //! spool/mail/<domain>/<mailbox>/{tmp,new,cur}  a Maildir for each mailbox
-//! spool/queue/                                 what still has to go elsewhere
+//! spool/queue/                                 what still has to go somewhere
 //! ```
 //!
 //! In: a draft and its entries, one for each destination. Out: the message is in the
@@ -158,7 +158,7 @@ impl Spool {
         self.in_folders(|| Draft::create_held(path(), trace_fields, submission))
     }
 
-    /// What still has to go elsewhere.
+    /// What still has to go somewhere.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
