@@ -245,7 +245,7 @@ impl Delivery<'_, '_> {
         };
         let mut connected = Client::connect(name, address, &dial);
         if let Err(ConnectError::Handshake(why)) = &connected {
-            log::warn!("{}: {name}: {why}; once more in clear", self.claim.id());
+            log::warn!("{}: {why}; once more in clear", self.claim.id());
             dial.security = Security::Clear;
             connected = Client::connect(name, address, &dial);
         }

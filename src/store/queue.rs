@@ -179,7 +179,8 @@ impl Queue {
     pub fn sweep(&self, now: SystemTime) -> io::Result<()> {
         for file in fs::read_dir(&self.folder)? {
             let path = file?.path();
-            let is_named = |what: &&str| path.with_extension(what).exists();
+            // One that cannot be looked at may be there.
+            let is_named = |what: &&str| path.with_extension(what).try_exists().unwrap_or(true);
             // One whose envelope was set aside waits, too: for a person.
             let is_wanted = ["envelope", "bad", "dead"].iter().any(is_named);
             if is_of_entry(&path, &["message"]) && !is_wanted {
@@ -295,8 +296,11 @@ fn is_of_entry(path: &Path, kinds: &[&str]) -> bool {
 
 /// Whether a text is the id of a message, as `Spool::new_name` makes them.
 pub fn is_id(text: &str) -> bool {
-    let numbers = text.strip_prefix('M').map(|rest| rest.split(['P', 'Q']));
-    numbers.is_some_and(|mut numbers| numbers.all(is_number))
+    let parts = text.strip_prefix('M').and_then(|rest| rest.split_once('P'));
+    parts.is_some_and(|(time, rest)| {
+        let numbers = rest.split_once('Q');
+        numbers.is_some_and(|(process, count)| [time, process, count].into_iter().all(is_number))
+    })
 }
 
 /// Whether a text is digits, one or more.

@@ -637,13 +637,17 @@ mod tests {
         let spool = Spool::open(root.path(), "host.example").unwrap();
         let draft = format!("tmp/{}", spool.new_name(Timestamp::now()).file);
         fs::write(root.path().join(&draft), "From").unwrap();
-        fs::write(root.path().join("tmp/thesis.txt"), "a year of work").unwrap();
+        // As other programs call theirs.
+        let others = ["tmp/1.M20046P2137.host", "tmp/thesis.txt"];
+        for name in others {
+            fs::write(root.path().join(name), "a year of work").unwrap();
+        }
         fs::create_dir(root.path().join("tmp/1.M1P1Q1.a-folder")).unwrap();
         let (now, age) = (SystemTime::now(), Duration::from_secs(36 * 3600));
         spool.sweep(now + age - Duration::from_secs(60)).unwrap();
-        assert_eq!(tree(root.path()), [draft.as_str(), "tmp/thesis.txt"]);
+        assert_eq!(tree(root.path()), [others[0], draft.as_str(), others[1]]);
         spool.sweep(now + age + Duration::from_secs(60)).unwrap();
-        assert_eq!(tree(root.path()), ["tmp/thesis.txt"]);
+        assert_eq!(tree(root.path()), others);
     }
 
     #[test]
