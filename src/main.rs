@@ -56,15 +56,17 @@ fn run() -> Result<(), (u8, String)> {
         }
     };
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
+    let not_caught = |error| (CANNOT_LISTEN, format!("cannot catch signals: {error}"));
+    let signals = catch_signals().map_err(not_caught)?;
+    let terminal = Terminal::now();
     let server = Server::bind(*config).map_err(|error| match error {
         BindError::Listen(..) => (CANNOT_LISTEN, error.to_string()),
         BindError::Spool(..) | BindError::Configuration(_) => {
             (BAD_CONFIGURATION, error.to_string())
         }
     })?;
-    let signals = catch_signals()
-        .map_err(|error| (CANNOT_LISTEN, format!("cannot catch signals: {error}")))?;
-    let (handle, terminal) = (server.handle(), Terminal::now());
+    catch_ends(&signals).map_err(not_caught)?;
+    let handle = server.handle();
     thread::spawn(move || wait_for_signals(signals, &handle, terminal));
     say_ready(&server);
     server.run();
@@ -96,19 +98,27 @@ fn say_ready(server: &Server) {
     let _ = stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Says what each signal does before [`wait_for_signals`] hears of it.
+/// Catches what must not end the program, before anything takes long. Until
+/// [`wait_for_signals`] hears of it, it waits in a pipe.
 fn catch_signals() -> io::Result<Signals> {
+    // A file larger than `ulimit -f` would end the program. Once the signal is caught the
+    // write fails instead, and a write that fails is a 451 like any other.
+    flag::register(SIGXFSZ, Arc::default())?;
+    Signals::new([SIGHUP, SIGUSR1])
+}
+
+/// Catches what ends the program, once there is something to shut down. Before that these
+/// signals end it at once, as they end any program.
+fn catch_ends(signals: &Signals) -> io::Result<()> {
     // A second SIGTERM or SIGINT ends the program in the signal handler itself, whatever
     // all threads are busy with.
     let is_second = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
+        signals.handle().add_signal(signal)?;
         flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&is_second))?;
         flag::register(signal, Arc::clone(&is_second))?;
     }
-    // A file larger than `ulimit -f` would end the program. Once the signal is caught the
-    // write fails instead, and a write that fails is a 451 like any other.
-    flag::register(SIGXFSZ, Arc::default())?;
-    Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
+    Ok(())
 }
 
 /// SIGHUP reads the files again, SIGUSR1 tries the queue, the others begin the shutdown,

@@ -9,14 +9,18 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use signal_hook::consts::SIGTERM;
 
 use common::{Client, files};
 
@@ -172,6 +176,51 @@ fn a_second_signal_does_not_wait_for_a_message_in_hand() {
     program.signal("-TERM");
     let (code, _) = program.end();
     assert_eq!(code, Some(1));
+}
+
+/// Writes to a pipe, once somebody has opened it to read.
+fn write_to(pipe: &Path) -> File {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let no_wait = OFlags::NONBLOCK.bits() as i32;
+        match File::options().write(true).custom_flags(no_wait).open(pipe) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        thread::yield_now();
+    }
+}
+
+/// A server in the middle of its start: it reads its users from a pipe, to which this writes.
+fn starting(folder: &Path) -> (Program, File) {
+    let pipe = folder.join("users");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let args = ["--smtp", "127.0.0.1:0", "--users", "users"];
+    (Program::start(&args, folder), write_to(&pipe))
+}
+
+#[test]
+fn signals_that_steer_the_server_wait_until_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, mut users) = starting(folder.path());
+    program.signal("-HUP");
+    program.signal("-USR1");
+    users.write_all(b"ann:{PLAIN}secret\n").unwrap();
+    drop(users);
+    Client::connect(program.address());
+    // The file is read once more.
+    write_to(&folder.path().join("users"));
+    program.signal("-TERM");
+    assert_eq!(program.end().0, Some(0));
+}
+
+#[test]
+fn a_signal_that_ends_the_server_ends_its_start_at_once() {
+    // Not SIGINT, which a shell lets the programs ignore that it starts in the background.
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, _users) = starting(folder.path());
+    program.signal("-TERM");
+    assert_eq!(program.child.wait().unwrap().signal(), Some(SIGTERM));
 }
 
 /// A pipe that is full, and its other end, from which nobody reads.
