@@ -1,7 +1,7 @@
 //! The program: flags in, exit code out, and the signals that steer it: two end it, one
 //! has its files read again, one has the queue tried now.
 //!
-//! Exit codes: 0 after SIGINT or SIGTERM, 1 if a second one did not let it finish, 2 for
+//! Exit codes: 0 after a shutdown, 1 if SIGINT or SIGTERM did not let it finish, 2 for
 //! a wrong flag, 71 if a port cannot be opened or signals cannot be caught, 78 if a file or
 //! the spool cannot be used or flags do not fit together (the last two are EX_OSERR and
 //! EX_CONFIG of `sysexits.h`).
@@ -14,7 +14,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ehlo::config::{self, Request};
@@ -27,7 +27,7 @@ use signal_hook::iterator::Signals;
 const USAGE: u8 = 2;
 const CANNOT_LISTEN: u8 = 71;
 const BAD_CONFIGURATION: u8 = 78;
-/// After a second signal: the shutdown was not finished.
+/// After a signal during the shutdown: it was not finished.
 const IMPATIENT: i32 = 1;
 
 /// Whatever the umask was: mail is for its owner alone, and the owner can read it.
@@ -65,9 +65,9 @@ fn run() -> Result<(), (u8, String)> {
             (BAD_CONFIGURATION, error.to_string())
         }
     })?;
-    catch_ends(&signals).map_err(not_caught)?;
+    let is_stopping = catch_ends(&signals).map_err(not_caught)?;
     let handle = server.handle();
-    thread::spawn(move || wait_for_signals(signals, &handle, terminal));
+    thread::spawn(move || wait_for_signals(signals, &handle, terminal, &is_stopping));
     say_ready(&server);
     server.run();
     Ok(())
@@ -108,22 +108,28 @@ fn catch_signals() -> io::Result<Signals> {
 }
 
 /// Catches what ends the program, once there is something to shut down. Before that these
-/// signals end it at once, as they end any program.
-fn catch_ends(signals: &Signals) -> io::Result<()> {
-    // A second SIGTERM or SIGINT ends the program in the signal handler itself, whatever
-    // all threads are busy with.
-    let is_second = Arc::new(AtomicBool::new(false));
+/// signals end it at once, as they end any program. What is returned is set when a shutdown
+/// begins.
+fn catch_ends(signals: &Signals) -> io::Result<Arc<AtomicBool>> {
+    let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signals.handle().add_signal(signal)?;
-        flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&is_second))?;
-        flag::register(signal, Arc::clone(&is_second))?;
+        // During a shutdown it ends the program in the signal handler itself, whatever all
+        // threads are busy with.
+        flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&is_stopping))?;
+        flag::register(signal, Arc::clone(&is_stopping))?;
     }
-    Ok(())
+    Ok(is_stopping)
 }
 
 /// SIGHUP reads the files again, SIGUSR1 tries the queue, the others begin the shutdown,
 /// and so does SIGHUP if the terminal is gone.
-fn wait_for_signals(mut signals: Signals, handle: &Handle, terminal: Terminal) {
+fn wait_for_signals(
+    mut signals: Signals,
+    handle: &Handle,
+    terminal: Terminal,
+    is_stopping: &AtomicBool,
+) {
     for signal in signals.forever() {
         match signal {
             SIGHUP if !terminal.is_gone() => {
@@ -135,8 +141,12 @@ fn wait_for_signals(mut signals: Signals, handle: &Handle, terminal: Terminal) {
                 beside(|| log::info!("trying everything in the queue"));
             }
             _ => {
+                // The handler of the others has set it, or does so in this moment.
+                if signal == SIGHUP {
+                    is_stopping.store(true, Ordering::SeqCst);
+                }
                 handle.shutdown();
-                beside(|| log::info!("shutting down, the signal again ends it at once"));
+                beside(|| log::info!("shutting down, SIGTERM or SIGINT now ends it at once"));
             }
         }
     }

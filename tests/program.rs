@@ -291,9 +291,8 @@ fn a_letter_over_the_limit_for_files_is_a_4yz_and_the_server_goes_on() {
     assert_eq!(program.end().0, Some(0));
 }
 
-#[test]
-fn a_hangup_reads_files_again_but_not_when_the_terminal_is_gone() {
-    let folder = tempfile::tempdir().unwrap();
+/// A server whose log is on a terminal, and the screen of that.
+fn on_terminal(folder: &Path) -> (Program, BufReader<File>) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     // Our end alone: while anybody has it open, the terminal is there.
     fcntl_setfd(&terminal, FdFlags::CLOEXEC).unwrap();
@@ -301,19 +300,43 @@ fn a_hangup_reads_files_again_but_not_when_the_terminal_is_gone() {
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let other_end = File::options().write(true).open(name.to_str().unwrap()).unwrap();
-    let mut program = with_log(other_end, folder.path());
+    (with_log(other_end, folder), BufReader::new(File::from(terminal)))
+}
+
+/// Ends the terminal, and returns once the listener is closed.
+fn close_window(screen: BufReader<File>, program: &Program, address: SocketAddr) {
+    drop(screen);
+    // A process that another test is just making may have the terminal for a moment more.
+    while TcpStream::connect(address).is_ok() {
+        program.signal("-HUP");
+    }
+}
+
+#[test]
+fn a_hangup_reads_files_again_but_not_when_the_terminal_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, mut screen) = on_terminal(folder.path());
     let address = program.address();
-    let mut screen = BufReader::new(File::from(terminal));
     let mut seen = String::new();
     program.signal("-HUP");
     while !seen.contains("read users, aliases and certificate again") {
         screen.read_line(&mut seen).unwrap();
     }
     Client::connect(address);
-    // The window is closed.
-    drop(screen);
-    program.signal("-HUP");
+    close_window(screen, &program, address);
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_message_after_the_end_of_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, screen) = on_terminal(folder.path());
+    let address = program.address();
+    let mut client = Client::in_data(address, "bob@localhost");
+    client.send("half");
+    close_window(screen, &program, address);
+    program.signal("-TERM");
+    assert_eq!(program.child.wait().unwrap().code(), Some(1));
 }
 
 #[test]
