@@ -100,6 +100,22 @@ fn a_shutdown_finishes_the_message_in_hand_and_tells_all_others() {
 }
 
 #[test]
+fn a_shutdown_does_not_cut_off_a_client_that_is_being_refused() {
+    let server = TestServer::start(&[]);
+    let mut refused = Client::in_data(server.address, "bob@localhost");
+    refused.send("bare\n");
+    assert_eq!(&refused.reply()[..3], "554");
+    assert_eq!(refused.reply(), "");
+    let mut idle = Client::connect(server.address);
+    server.handle.shutdown();
+    assert_eq!(&idle.reply()[..9], "421 4.3.2");
+    assert_eq!(idle.reply(), "");
+    for _ in 0..100 {
+        refused.send("the rest of the message\r\n");
+    }
+}
+
+#[test]
 fn a_client_that_leaves_its_message_during_a_shutdown_is_not_taken_for_the_shutdown() {
     let spool = tempfile::tempdir().unwrap();
     let server = ChildServer::start(&[EHLO], spool.path(), &[]).unwrap();

@@ -62,13 +62,13 @@ pub struct Client {
     ends: OnceLock<Ends>,
     /// The connection. Only this client's own thread reads or writes it.
     pub tcp: Arc<TcpStream>,
-    /// Whether it is sending a message, which a shutdown lets it finish.
+    /// Whether it is sending a message, or reading our last reply. A shutdown lets it finish.
     is_sending: AtomicBool,
     /// Whether a shutdown has ended its input.
     is_seen_out: AtomicBool,
 }
 
-/// While this lives, its client is sending a message.
+/// While this lives, its client is sending a message, or reading our last reply.
 #[derive(Debug)]
 pub struct Sending<'a> {
     client: &'a Client,

@@ -113,7 +113,7 @@ impl<'a> Talk<'a> {
                 }
                 (Ok(()), Next::Close(farewell)) => {
                     self.tell(|| What::State(session.state().name()));
-                    wire.close(self.linger(farewell, &session));
+                    self.close(wire, self.linger(farewell, &session));
                     return Ok(farewell);
                 }
             };
@@ -267,8 +267,14 @@ impl<'a> Talk<'a> {
             // Without a handshake there is no wire left to say it on, and nobody gets here.
             Cut::Lost(_) | Cut::NoTls(_) => Ok(()),
         };
-        wire.close(Linger::SHORT);
+        self.close(wire, Linger::SHORT);
         cut
+    }
+
+    /// Closes. A shutdown that begins meanwhile lets the client read our last reply.
+    fn close(&self, wire: Wire, linger: Linger) {
+        let _waited_for = self.client.begin_sending();
+        wire.close(linger);
     }
 }
 

@@ -268,7 +268,8 @@ impl Wire {
     /// we write no more, and reads on within the limits of `linger`. A plain close
     /// would answer octets on their way to us with a reset, and with that the client's
     /// next write fails, and its system may throw away what it has received and not
-    /// read yet: our last reply.
+    /// read yet: our last reply. After a shutdown has ended our input there is nothing to
+    /// read on, and this is a plain close.
     pub fn close(mut self, linger: Linger) {
         self.stream.set_deadline(GOODBYE_TIME);
         let is_said = self.stream.write_all(&self.owed);
