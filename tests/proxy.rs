@@ -244,6 +244,18 @@ fn an_address_literal_is_ours_if_the_client_called_the_balancer_there() {
 }
 
 #[test]
+fn a_shutdown_in_the_middle_of_a_header_is_no_fault_of_the_balancer() {
+    let spool = tempfile::tempdir().unwrap();
+    let server = ChildServer::start(&[EHLO], spool.path(), &PROXY).unwrap();
+    let mut half = Client::silent(server.address);
+    half.send("PROXY ");
+    // Now the first one has been accepted, too.
+    let _other = through(server.address, &binary(1));
+    let log = server.stop_and_read_log();
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
 fn a_shutdown_does_not_wait_for_a_header() {
     let mut server = TestServer::start(&PROXY);
     let mut silent = Client::silent(server.address);

@@ -40,6 +40,8 @@ pub fn owned(place: Place, role: Role, shared: &Shared) -> Option<Place> {
             // To connect and to close again is how simple balancers look whether we live.
             let level = match error {
                 HeaderError::Silence => log::Level::Debug,
+                // That was our shutdown, and nothing is wrong with the balancer.
+                _ if place.client().is_seen_out() => log::Level::Debug,
                 _ => log::Level::Warn,
             };
             log::log!(level, "closed {}, from a balancer: {error}", place.client());

@@ -56,7 +56,7 @@ pub enum Caller {
 /// Why nobody knows whose connection it is.
 #[derive(Debug)]
 pub enum HeaderError {
-    /// It was closed before the first octet.
+    /// It was closed, or broke, before the first octet.
     Silence,
     /// What came is no header, or a broken one.
     Malformed,
@@ -81,6 +81,7 @@ pub fn read_header(connection: &mut impl Read) -> Result<Caller, HeaderError> {
             Ok(0) => return Err(HeaderError::Lost(ErrorKind::UnexpectedEof.into())),
             Ok(count) => header.extend(chunk.iter().take(count)),
             Err(error) if error.kind() == ErrorKind::TimedOut => return Err(HeaderError::Late),
+            Err(_) if header.is_empty() => return Err(HeaderError::Silence),
             Err(error) => return Err(HeaderError::Lost(error)),
         }
     }
@@ -288,6 +289,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A connection that is reset after these octets.
+    struct Reset<'a>(&'a [u8]);
+
+    impl Read for Reset<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(ErrorKind::ConnectionReset.into()),
+                count => Ok(count),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_before_the_first_octet_is_silence() {
+        assert!(matches!(read_header(&mut Reset(b"")), Err(HeaderError::Silence)));
+        assert!(matches!(read_header(&mut Reset(b"PROXY ")), Err(HeaderError::Lost(_))));
     }
 
     /// Neither ours nor the crate's code: whatever comes is a value, and no panic.
