@@ -16,7 +16,7 @@ use crate::server::clients::group;
 const MEMORY: Duration = Duration::from_secs(15 * 60);
 /// From this many on, an address may not try again for the moment.
 const LIMIT: usize = 10;
-/// How many addresses are remembered: a bound on memory. Beyond it all
+/// How many addresses are remembered: a bound on memory. When a new one comes beyond it, all
 /// are forgotten: whoever has that many addresses needs no second try from one.
 const ADDRESSES: usize = 10_000;
 
@@ -34,7 +34,7 @@ impl Failures {
         if by_address.len() >= ADDRESSES {
             by_address.retain(|_, times| times.last().is_some_and(|time| is_recent(*time, now)));
         }
-        if by_address.len() >= ADDRESSES {
+        if by_address.len() >= ADDRESSES && !by_address.contains_key(&group(address)) {
             by_address.clear();
         }
         let times = by_address.entry(group(address)).or_default();
@@ -87,5 +87,16 @@ mod tests {
             failures.record(IpAddr::V4(number.into()), start);
         }
         assert!(failures.by_address.lock().unwrap().len() <= ADDRESSES);
+    }
+
+    #[test]
+    fn a_known_address_makes_nobody_forgotten() {
+        let failures = Failures::default();
+        let start = Instant::now();
+        for number in 0..ADDRESSES as u32 {
+            failures.record(IpAddr::V4(number.into()), start);
+        }
+        failures.record(IpAddr::V4(0.into()), start);
+        assert_eq!(failures.by_address.lock().unwrap().len(), ADDRESSES);
     }
 }
