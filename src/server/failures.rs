@@ -3,6 +3,10 @@
 //! In: failures as they happen. Out: whether an address has failed too often
 //! lately. Time is an argument.
 //!
+//! What is not done: an address is asked about before a login, and a failure is counted
+//! after it. Connections of one address that log in at the same moment may each have one
+//! guess more.
+//!
 //! Book: docs/11-auth.md.
 
 use std::collections::HashMap;
