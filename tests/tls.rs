@@ -107,7 +107,7 @@ fn clear_text_and_tls_on_the_wrong_port_are_named_in_the_log() {
     instead.all_granted(&["EHLO c.example", "STARTTLS"]);
     instead.send("MAIL FROM:<eve@c.example>\r\n");
     assert_eq!(until_close(instead.tcp()), b"");
-    server.wait_for_log("clear text where a TLS handshake was expected");
+    server.wait_for_log("clear text where a TLS handshake was expected, after STARTTLS");
 
     let mut injected = Client::connect(server.address);
     injected.all_granted(&["EHLO c.example"]);

@@ -43,8 +43,9 @@ enum Cut {
     Stopping,
     /// The connection broke, or was too slow.
     Lost(Lost),
-    /// There is no encrypted connection, and nothing is said in clear instead.
-    NoTls(TlsError),
+    /// There is no encrypted connection, and nothing is said in clear instead. With what the
+    /// log says if the client sent clear text.
+    NoTls(TlsError, &'static str),
 }
 
 /// Serves one client from the greeting to the close.
@@ -80,7 +81,7 @@ impl<'a> Talk<'a> {
     /// The whole session, from the first octet.
     fn run(&mut self, mut wire: Wire, session: Session) -> Result<Farewell, Cut> {
         if session.role() == Role::Submissions {
-            wire = self.start_tls(wire)?;
+            wire = self.start_tls(wire, "wrong port or setting")?;
         }
         self.converse(wire, session)
     }
@@ -107,7 +108,7 @@ impl<'a> Talk<'a> {
                 }
                 (Ok(()), Next::StartTls) => {
                     // Without a handshake nothing more is said: never go on in clear.
-                    wire = self.start_tls(wire)?;
+                    wire = self.start_tls(wire, "after STARTTLS")?;
                     session = session.after_handshake();
                     self.answer(&mut wire, &mut session)
                 }
@@ -127,10 +128,12 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Encrypts the connection. Without a handshake it is closed.
-    fn start_tls(&mut self, wire: Wire) -> Result<Wire, Cut> {
+    /// Encrypts the connection. Without a handshake it is closed, and if there was clear
+    /// text instead, `clear` tells the log more.
+    fn start_tls(&mut self, wire: Wire, clear: &'static str) -> Result<Wire, Cut> {
         let limit = HANDSHAKE_TIME.min(self.shared.timeout);
-        let wire = wire.start_tls(self.shared.acceptor(), limit).map_err(Cut::NoTls)?;
+        let wire = wire.start_tls(self.shared.acceptor(), limit);
+        let wire = wire.map_err(|error| Cut::NoTls(error, clear))?;
         self.encryption = wire.encryption().map_or(String::new(), |how| format!(", {how}"));
         self.tell(|| What::Tls(wire.encryption().unwrap_or_default()));
         Ok(wire)
@@ -265,7 +268,7 @@ impl<'a> Talk<'a> {
             Cut::Stopping => wire.reply(&reply::stopping(hostname)),
             Cut::Lost(Lost::Late) => wire.reply(&reply::too_slow(hostname)),
             // Without a handshake there is no wire left to say it on, and nobody gets here.
-            Cut::Lost(_) | Cut::NoTls(_) => Ok(()),
+            Cut::Lost(_) | Cut::NoTls(..) => Ok(()),
         };
         self.close(wire, Linger::SHORT);
         cut
@@ -305,7 +308,8 @@ impl Display for Cut {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         match self {
             Cut::Stopping => f.write_str("the server is shutting down"),
-            Cut::NoTls(error) => error.fmt(f),
+            Cut::NoTls(TlsError::NotTls, clear) => write!(f, "{}, {clear}", TlsError::NotTls),
+            Cut::NoTls(error, _) => error.fmt(f),
             Cut::Lost(lost) => lost.fmt(f),
         }
     }

@@ -152,9 +152,7 @@ impl Display for TlsError {
             TlsError::Injected => f.write_str("more was said in the clear than was asked for"),
             TlsError::AlreadyOn => f.write_str("TLS is on already"),
             TlsError::NoIdentity => f.write_str("there is no certificate"),
-            TlsError::NotTls => {
-                f.write_str("clear text where a TLS handshake was expected, wrong port or setting")
-            }
+            TlsError::NotTls => f.write_str("clear text where a TLS handshake was expected"),
             TlsError::Handshake(why) => write!(f, "the TLS handshake failed: {why}"),
         }
     }
