@@ -179,7 +179,9 @@ impl Terminal {
         Terminal { is_input: io::stdin().is_terminal(), is_error: io::stderr().is_terminal() }
     }
 
-    /// Whether there was one, and nothing of it is left.
+    /// Whether there was one, and nothing of it is left. If the program was disowned and has
+    /// outlived its terminal, the first `kill -HUP` looks the same; such a program is better
+    /// started with `</dev/null 2>log`.
     fn is_gone(self) -> bool {
         const NONE: Terminal = Terminal { is_input: false, is_error: false };
         self != NONE && Terminal::now() == NONE
