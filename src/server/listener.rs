@@ -20,7 +20,7 @@ use crate::smtp::reply;
 use crate::smtp::session::Role;
 
 /// A session needs little: its buffers are on the heap, and nothing calls itself but the
-/// check of SPF, ten times at most.
+/// check of SPF, ten times at most, and the reader of a token, sixteen times at most.
 const STACK: usize = 128 * 1024;
 /// How long to wait when the system has no descriptor or thread for us: long
 /// enough not to spin, short enough not to be noticed.
