@@ -102,8 +102,8 @@ fn wait_for_signals(mut signals: Signals, handle: &Handle) {
         match signal {
             // It comes as well when the terminal is closed, and then nobody watches any more.
             SIGHUP if has_terminal() || !had_terminal => match handle.reload() {
-                Ok(()) => log::info!("read users, aliases and certificate again"),
-                Err(why) => log::error!("{why}; users, aliases and certificate stay as they were"),
+                Ok(()) => log::info!("read all files again"),
+                Err(why) => log::error!("{why}; everything stays as it was"),
             },
             SIGUSR1 => handle.try_all_now(),
             _ => handle.shutdown(),

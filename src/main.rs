@@ -160,8 +160,8 @@ fn beside(work: impl FnOnce() + Send + 'static) {
 
 fn reload(handle: &Handle) {
     match handle.reload() {
-        Ok(()) => log::info!("read users, aliases and certificate again"),
-        Err(why) => log::error!("{why}; users, aliases and certificate stay as they were"),
+        Ok(()) => log::info!("read all files again"),
+        Err(why) => log::error!("{why}; everything stays as it was"),
     }
 }
 

@@ -319,7 +319,7 @@ fn a_hangup_reads_files_again_but_not_when_the_terminal_is_gone() {
     let address = program.address();
     let mut seen = String::new();
     program.signal("-HUP");
-    while !seen.contains("read users, aliases and certificate again") {
+    while !seen.contains("read all files again") {
         screen.read_line(&mut seen).unwrap();
     }
     Client::connect(address);

@@ -492,7 +492,7 @@ fn a_reload_drops_nobody_and_a_broken_file_changes_nothing() {
     fs::write(&aliases, "info: bob\n").unwrap();
     copy("other-cert.pem", &cert);
     copy("other-key.pem", &key);
-    reload("read users, aliases and certificate again");
+    reload("read all files again");
 
     // Sessions that were there see the users of their beginning …
     assert_eq!(&encrypted[0].ask(&format!("AUTH PLAIN {ANN}"))[..3], "235");
@@ -512,7 +512,7 @@ fn a_reload_drops_nobody_and_a_broken_file_changes_nothing() {
     ] {
         let good = fs::read(file).unwrap();
         fs::write(file, text).unwrap();
-        let line = reload("users, aliases and certificate stay as they were");
+        let line = reload("everything stays as it was");
         assert!(line.contains(named), "{line}");
         fs::write(file, good).unwrap();
         assert_eq!(certificate(server.address), after);

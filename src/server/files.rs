@@ -44,8 +44,7 @@ pub struct Files {
     pub process_secret: [u8; 32],
 }
 
-/// Reads users, aliases, certificate and key, the keys of tokens, what belongs to the
-/// smarthost, and the key of DKIM.
+/// Reads all files that flags name.
 pub fn read(config: &Config, process_secret: [u8; 32]) -> Result<Files, String> {
     let acceptor = match (&config.cert, &config.key) {
         (Some(cert), Some(key)) => Some(certificate::read(cert, key)?),

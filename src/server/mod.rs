@@ -218,11 +218,10 @@ fn open_ports(config: &Config) -> Result<Vec<Listener>, BindError> {
 }
 
 impl Handle {
-    /// Reads users, aliases and the keys of tokens again, for sessions that begin from now
-    /// on; certificate and key, for handshakes that do; the key of DKIM, for letters; and
-    /// what belongs to the smarthost, for attempts.
-    /// If one of the files is wrong, everything stays as it was, and the error says what
-    /// is wrong.
+    /// Reads all files again: users, aliases and the keys of tokens, for sessions that begin
+    /// from now on; certificate and key, for handshakes that do; the key of DKIM, for
+    /// letters; and what belongs to the smarthost, for attempts. If one of the files is
+    /// wrong, everything stays as it was, and the error says what is wrong.
     pub fn reload(&self) -> Result<(), String> {
         let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.set_files(files::read(&self.config, self.shared.process_secret())?);
