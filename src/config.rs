@@ -11,6 +11,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -114,7 +115,7 @@ pub struct Config {
     #[argh(option, arg_name = "ADDR:PORT", from_str_fn(address))]
     pub dns: Vec<SocketAddr>,
 
-    /// the port of next hops found by DNS (default 25)
+    /// the port of next hops found by DNS, or named by an address literal (default 25)
     #[argh(option, arg_name = "N", from_str_fn(positive), default = "25")]
     pub relay_port: u16,
 
@@ -411,9 +412,16 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "expected a number".to_owned())
 }
 
-fn positive<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
-    let wrong = || "expected a number of 1 or more".to_owned();
-    text.parse().ok().filter(|number| *number != T::default()).ok_or_else(wrong)
+fn positive<T: FromStr<Err = ParseIntError> + Default + PartialEq>(
+    text: &str,
+) -> Result<T, String> {
+    match text.parse() {
+        Ok(number) if number != T::default() => Ok(number),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err("expected a smaller number".to_owned())
+        }
+        _ => Err("expected a number of 1 or more".to_owned()),
+    }
 }
 
 /// Each recipient is compared with all others, hence the bound.
@@ -424,9 +432,9 @@ fn recipients(text: &str) -> Result<usize, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = text.parse().ok().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
-    duration
-        .filter(|duration| !duration.is_zero() && *duration <= CENTURY)
-        .ok_or_else(|| "expected a number of seconds above 0, such as 300 or 0.5".to_owned())
+    duration.filter(|duration| !duration.is_zero() && *duration <= CENTURY).ok_or_else(|| {
+        "expected seconds, above 0 and up to a century, such as 300 or 0.5".to_owned()
+    })
 }
 
 /// argh explains over several lines; a usage error of ours is one.
@@ -494,6 +502,9 @@ mod tests {
             (&["--max-size", "0"], "1 or more"),
             (&["--max-recipients", "10001"], "from 1 to 10000"),
             (&["--max-size", "10MB"], "1 or more"),
+            (&["--max-size", "99999999999999999999"], "a smaller number"),
+            (&["--relay-port", "70000"], "a smaller number"),
+            (&["--retry", "1e10"], "up to a century"),
             (&["--max-per-client", "-1"], "a number"),
             (&["--timeout", "0"], "above 0"),
             (&["--timeout", "NaN"], "above 0"),
