@@ -6,7 +6,7 @@
 //! The hour slides, in steps of five minutes: nobody gets twice the number by coming at
 //! the end of one hour and at the beginning of the next, as with hours of a clock, and
 //! nobody waits for a whole hour, either. For that a user costs thirteen pairs of
-//! numbers at most; users are as many as the users file names.
+//! numbers at most; users are as many as the users file has named since the start.
 //!
 //! What is not done: nothing is written down, so a restart forgets, and each process
 //! counts by itself. Sessions of one user that ask in the same instant may each get all

@@ -130,7 +130,9 @@ impl Clients {
         live.clients.len()
     }
 
-    /// Ends the input of all clients that are not sending a message, for good.
+    /// Ends the input of all clients that are not sending a message, so that their threads
+    /// wake up. Linux still hands out what arrives after that, so `Shared::is_stopping` is asked
+    /// before each command.
     pub fn see_out(&self) {
         self.live().see_out();
     }

@@ -1,8 +1,8 @@
 //! The loop of one client.
 //!
-//! In: a client that has a place. Out: its whole session, and one line in the
-//! log. This file decides nothing about SMTP: it does what each [`Step`] says, and
-//! chooses no reply but 421.
+//! In: a client that has a place. Out: its whole session, and a line in the log about its
+//! end, beside those about what happens in it. This file decides nothing about SMTP: it does
+//! what each [`Step`] says, and chooses no reply but 421.
 //!
 //! [`Step`]: crate::smtp::session::Step
 //!

@@ -1,8 +1,9 @@
 //! One port: accept, admit, spawn.
 //!
 //! In: a socket that listens. Out: one thread for each client that gets a place. A
-//! client beyond the caps is told 421 and costs no thread. Nothing a client does, and
-//! no lack of descriptors or threads, ends this; only the shutdown does.
+//! client beyond the caps costs no thread, and is told 421 where it waits for a greeting in
+//! clear. One behind a balancer is only known on a thread. Nothing a client does, and no lack
+//! of descriptors or threads, ends this; only the shutdown does.
 //!
 //! Book: docs/08-threads.md.
 

@@ -152,7 +152,8 @@ impl Server {
 
     /// Serves clients until [`Handle::shutdown`], one thread for each, and carries on
     /// what waits in the queue. Returns when the last client is gone and no letter is
-    /// under way, or 10 seconds after the shutdown began.
+    /// under way, or some 11 seconds after the shutdown began: the last of them is for the
+    /// log.
     pub fn run(self) {
         let Server { listeners, courier, stopped, handle } = self;
         let Handle { stop, shared, .. } = handle;
@@ -235,7 +236,8 @@ impl Handle {
 
     /// Begins the shutdown: no more clients, a message in hand is finished, all
     /// others are told 421. [`Server::run`] returns when it is done. A second call
-    /// changes nothing.
+    /// changes nothing. The first waits until each listener has been woken, which may take
+    /// seconds if the process has no descriptor left.
     pub fn shutdown(&self) {
         if self.shared.stop() {
             return;

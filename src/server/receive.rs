@@ -325,8 +325,8 @@ fn fault(error: &io::Error, name: &MessageName, client: &Client) -> Outcome {
     if is_full(error) { Outcome::NoRoom } else { Outcome::Failed }
 }
 
-/// One line for each message, with the id that its file and its reply have. There is one
-/// more for each recipient, where the store puts it.
+/// One line for each message; if it was stored, with the id that its file and its reply
+/// have. Then there is one more for each recipient, where the store puts it.
 fn log_outcome(
     outcome: &Outcome,
     octets: u64,

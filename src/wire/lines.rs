@@ -28,8 +28,8 @@ use crate::wire::stream::{Stream, TLS_HANDSHAKE, TlsError};
 use crate::wire::tls::Acceptor;
 use crate::wire::trace::Trace;
 
-/// Input buffer while we wait for commands. An idle client costs this much, the longest line
-/// and reply that it had so far, and its thread's stack.
+/// Input buffer while we wait for commands. An idle client costs this much, as much again for
+/// its last line at most, the most replies that it was owed so far, and its thread's stack.
 const COMMAND_BUFFER: usize = 2 * 1024;
 /// Input buffer while a message comes in, so that a megabyte is a few reads.
 const MESSAGE_BUFFER: usize = 64 * 1024;
@@ -255,8 +255,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The message had `octets`, and is going to be stored; commands follow. What the
-    /// client has sent after it stays.
+    /// The message had `octets` and is over, whatever becomes of it; commands follow. What
+    /// the client has sent after it stays.
     pub fn end_message(&mut self, octets: u64) -> Result<(), Lost> {
         self.show(&format!("({octets} octets of the message)"));
         // A client that did not wait for our 354 has not got it yet, and a disk may
@@ -273,7 +273,7 @@ impl Wire {
     pub fn close(mut self, linger: Linger) {
         self.stream.set_deadline(GOODBYE_TIME);
         let is_said = self.stream.write_all(&self.owed);
-        // Whoever did not take our replies has nothing to wait for.
+        // Whoever does not take these replies has nothing to wait for.
         if is_said.and_then(|()| self.stream.end_of_output()).is_ok() {
             self.stream.socket().read_away(linger);
         }

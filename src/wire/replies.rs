@@ -49,7 +49,7 @@ pub enum NoReply {
     Deaf,
     /// The operating system, or TLS, reports something else.
     Io(io::Error),
-    /// A line longer than 4096 octets.
+    /// A line longer than `LINE_LIMIT`.
     LineTooLong,
     /// Lines that are no reply.
     Malformed(ReplyError),
