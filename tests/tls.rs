@@ -299,6 +299,23 @@ fn tls_is_1_2_or_1_3_and_always_with_forward_secrecy() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn no_session_is_taken_up_again() {
+    use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
+
+    let server = server(&["tls"]);
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+    let mut client = Client::connect(server.address);
+    client.all_granted(&["EHLO c.example", "STARTTLS"]);
+    let tcp = client.tcp().try_clone().unwrap();
+    let tls = builder.build().connect("localhost", tcp).unwrap();
+    // The server's, or made of its ticket: by it the client would take the session up.
+    assert_eq!(tls.ssl().session().unwrap().id(), b"");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn version_and_cipher_stand_in_the_log_and_in_received() {
     let spool = tempfile::tempdir().unwrap();
     let (cert, key) = (test_file("cert.pem"), test_file("key.pem"));

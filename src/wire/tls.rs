@@ -113,9 +113,12 @@ mod library {
         // Our order counts. And to begin anew in the middle of a session is a lot of work
         // for us and none for the client.
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-        // A client that comes again shows its ticket; nothing is kept for it here.
+        // No session is taken up again. Its secrets would lie in our memory, or in a ticket at
+        // the client, encrypted by a key as old as this process (RFC 9325 section 3.4).
         builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-        // The library makes two, for browsers, which come with several connections at once.
+        builder.set_options(SslOptions::NO_TICKET);
+        // Under TLS 1.3 the library makes tickets all the same, which nobody can use. Without
+        // one many clients would wait until we acknowledge their last words; two cost more.
         builder.set_num_tickets(1).map_err(no_cert)?;
         builder.set_certificate(&ours).map_err(no_cert)?;
         for authority in chain {
