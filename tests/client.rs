@@ -691,6 +691,51 @@ fn silence_at_any_step_ends_at_its_deadline_and_a_close_at_once() {
     });
 }
 
+/// Delivers to sixty recipients at a hop that answers each of them with this, and late. How many
+/// it was asked about before DATA, if that came; whether it came; and what became of the letter.
+fn deliver_slowly(timeout: Duration, answer: &'static str) -> (usize, bool, Vec<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let hop = thread::spawn(move || {
+        let mut wire = BufReader::new(listener.accept().unwrap().0);
+        wire.get_mut().write_all(b"220 hop.example\r\n").unwrap();
+        let (mut asked, mut line) = (0, String::new());
+        while wire.read_line(&mut line).is_ok_and(|count| count > 0) {
+            let mut reply = "250 ok";
+            if line.starts_with("RCPT") {
+                asked += 1;
+                reply = answer;
+                thread::sleep(timeout / 2);
+            }
+            if line.starts_with("DATA") {
+                return (asked, true);
+            }
+            let _ = write!(wire.get_mut(), "{reply}\r\n");
+            line.clear();
+        }
+        (asked, false)
+    });
+    let dial = Dial { timeout, ..dial(Security::Clear) };
+    let mut client = Client::connect("hop.example", address, &dial).unwrap();
+    let answers = deliver(&mut client, &["bob@b.example"; 60], MESSAGE);
+    drop(client);
+    let (asked, has_data) = hop.join().unwrap();
+    (asked, has_data, answers.iter().map(brief).collect())
+}
+
+#[test]
+fn a_hop_that_answers_each_step_just_in_time_is_left_after_twelve_timeouts() {
+    let (asked, has_data, answers) = deliver_slowly(Duration::from_millis(200), "451 4.2.0 later");
+    assert!(asked <= 25 && !has_data, "{asked} recipients");
+    assert!(answers[59].starts_with("Later 4.4.2"), "{answers:?}");
+}
+
+#[test]
+fn who_was_accepted_slowly_gets_the_letter_before_the_others_are_named() {
+    let (asked, has_data, _) = deliver_slowly(Duration::from_millis(200), "250 ok");
+    assert!(asked <= 8 && has_data, "{asked} recipients");
+}
+
 #[test]
 fn a_hop_that_closes_or_stops_reading_in_the_middle_of_a_message_gets_it_later() {
     let message = "a line of the message\n".repeat(1_000_000);

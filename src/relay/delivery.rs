@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::relay::client::{Client, ConnectError, Dial, Security, To};
+use crate::relay::client::{Client, ConnectError, Dial, LONGEST_IN_TIMEOUTS, Security, To};
 use crate::relay::conclusion::{self, Conclusion, note_answer};
 use crate::relay::courier::{Courier, Smarthost};
 use crate::relay::plan::Manner;
@@ -121,8 +121,14 @@ impl Delivery<'_, '_> {
         }
         // Until somebody says something.
         self.manner = Manner::Silent;
+        let start = Instant::now();
         for (domain, indices) in self.by_domain(&waiting) {
             self.try_domain(&domain, &indices)?;
+        }
+        // To say something now and then, so that each step is in time, is as good as silence.
+        let is_slow = start.elapsed() > self.courier.timeout;
+        if is_slow && self.claim.entry.waiting().len() == waiting.len() {
+            self.manner = Manner::Silent;
         }
         Ok(())
     }
@@ -165,9 +171,10 @@ impl Delivery<'_, '_> {
         let start = Instant::now();
         for (number, &(name, address)) in addresses.iter().enumerate().take(ADDRESSES_LIMIT) {
             // Two are tried in any case. After them a host that was silent the last time has
-            // no more time than one server has.
+            // no more time than one server has to answer, and any other what one may take.
             let is_silent = self.manner == Manner::Silent;
-            if number >= 2 && is_silent && start.elapsed() > self.courier.timeout {
+            let timeouts = if is_silent { 1 } else { LONGEST_IN_TIMEOUTS };
+            if number >= 2 && start.elapsed() > self.courier.timeout.saturating_mul(timeouts) {
                 are_all_asked = false;
                 break;
             }

@@ -88,7 +88,8 @@ pub enum Manner {
     /// Something was said about a letter, good or bad.
     Heard,
     /// Nothing was said about a letter: there was no answer in time, or what came before it,
-    /// such as the certificate of a smarthost, was no good.
+    /// such as the certificate of a smarthost, was no good. Or it took longer than one server
+    /// may be silent, and all who waited still wait.
     Silent,
 }
 

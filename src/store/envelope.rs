@@ -32,8 +32,8 @@ const FORM: &str = "ehlo-queue 2";
 pub struct Entry {
     /// Where it goes.
     pub next_hop: NextHop,
-    /// The alias that led there, if that is another server. Its name goes along in `Delivered-To`, so that we know
-    /// the letter again if it comes back.
+    /// The alias that led there, if it led to another server. Its name goes along in
+    /// `Delivered-To`, so that we know the letter again if it comes back.
     pub alias: Option<Mailbox>,
     /// When it is to be tried again.
     pub next: Timestamp,

@@ -13,7 +13,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use native_tls::TlsConnector;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -113,6 +113,7 @@ impl Client {
             hop: hop.parse().map_or_else(|_| hop.to_owned(), address_literal),
             name: if is_name { dial.name.to_owned() } else { address_literal(our_address) },
             timeout: dial.timeout,
+            begun: Instant::now(),
             extensions: Extensions::default(),
             is_open: true,
             in_transaction: false,

@@ -21,7 +21,7 @@ mod dial;
 mod extensions;
 mod transaction;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::relay::client::extensions::Extensions;
 use crate::smtp::answer::{Answer, Verdict};
@@ -39,6 +39,10 @@ pub use crate::smtp::auth::exchange::{Credentials, Evidence};
 const CLOSING: u16 = 421;
 /// How long the reply to QUIT is waited for. Nothing depends on it.
 const QUIT_TIME: Duration = Duration::from_secs(2);
+/// How many time-outs may go by before the first MAIL, and again in each transaction before its
+/// message: an hour, as long as we bear with a client. A server that answers each step just in
+/// time would keep a thread for days.
+pub const LONGEST_IN_TIMEOUTS: u32 = 12;
 
 /// Steps that are not called by the command they consist of.
 const GREETING: &str = "the greeting";
@@ -60,6 +64,8 @@ pub struct Client {
     /// Our own, for EHLO.
     name: String,
     timeout: Duration,
+    /// When this transaction began, or what goes before the first one.
+    begun: Instant,
     extensions: Extensions,
     /// Cleared once the next reply could not be trusted, or will not come.
     is_open: bool,
@@ -94,16 +100,20 @@ impl Client {
     /// How long a step may take: the deadlines of RFC 5321 section 4.5.3.2, in
     /// proportion to the five minutes that most of them have.
     fn limit(&self, step: &str) -> Duration {
-        match step {
-            // Two minutes; three for each block of the message.
-            "DATA" => self.timeout.saturating_mul(2) / 5,
-            BODY => self.timeout.saturating_mul(3) / 5,
+        let limit = match step {
+            // Three minutes for each block of the message, and here a chunk is such a block.
+            BODY => return self.timeout.saturating_mul(3) / 5,
+            "BDAT" => return self.timeout,
             // Ten minutes: a server that is given up too early has the letter, and we
             // send it once more.
-            DOT | LAST => self.timeout.saturating_mul(2),
-            "QUIT" => self.timeout.min(QUIT_TIME),
+            DOT | LAST => return self.timeout.saturating_mul(2),
+            "QUIT" => return self.timeout.min(QUIT_TIME),
+            // Two minutes.
+            "DATA" => self.timeout.saturating_mul(2) / 5,
             _ => self.timeout,
-        }
+        };
+        let longest = self.timeout.saturating_mul(LONGEST_IN_TIMEOUTS);
+        limit.min(longest.saturating_sub(self.begun.elapsed()))
     }
 
     /// One command and its reply. `step` names it in texts: the line of an AUTH
@@ -126,7 +136,13 @@ impl Client {
                     .for_each(|line| trace.client(&printable(line))),
             }
         }
-        self.replies.send(octets, self.limit(step)).map_err(|why| self.lost(step, &why))
+        let limit = self.limit(step);
+        if limit.is_zero() {
+            self.is_open = false;
+            let why = format!("{}, {step}: it took too long to get here", self.hop);
+            return Err(Answer::later((4, 2), why));
+        }
+        self.replies.send(octets, limit).map_err(|why| self.lost(step, &why))
     }
 
     fn reply(&mut self, step: &str) -> Result<Reply, Answer> {

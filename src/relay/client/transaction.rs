@@ -16,6 +16,7 @@
 
 use std::fmt::Display;
 use std::io::Read;
+use std::time::Instant;
 
 use crate::relay::client::{BODY, Client, DOT, LAST};
 use crate::smtp::address::Mailbox;
@@ -29,6 +30,8 @@ use crate::wire::body::Stuffer;
 /// systems, so the server never waits for us to read while we wait for it to
 /// read (RFC 2920 section 3.1).
 const BATCH: usize = 100;
+/// After so many time-outs nobody else is named in a transaction that has somebody.
+const PATIENT_IN_TIMEOUTS: u32 = 3;
 /// How much of a message is read, and sent, in one go, each within its deadline.
 const BLOCK: usize = 64 * 1024;
 
@@ -130,6 +133,7 @@ impl Client {
         if open.is_empty() {
             return Err(nobody);
         }
+        self.begun = Instant::now();
         let needs_smtputf8 = letter.needs_smtputf8
             || letter.reverse_path.needs_smtputf8()
             || open.iter().any(|to| to.mailbox.needs_smtputf8());
@@ -206,7 +210,14 @@ impl Client {
         self.in_transaction = true;
         let mut open = fates.iter_mut().filter(|fate| **fate == Fate::Open);
         let size = if self.extensions.has("PIPELINING") { BATCH } else { 1 };
+        let (mut are_some_accepted, mut is_slow) = (false, false);
         for batch in commands.chunks(size) {
+            if is_slow {
+                // Whoever was accepted gets the letter now, and the others go in another
+                // transaction.
+                open.for_each(|fate| *fate = Fate::Beyond);
+                break;
+            }
             let text = batch.concat();
             self.send(step_of(&text), text.as_bytes())?;
             let mut mail = Ok(());
@@ -224,12 +235,15 @@ impl Client {
                     && let Some(fate) = open.next()
                 {
                     *fate = self.told(&reply);
+                    are_some_accepted |= *fate == Fate::Accepted;
                 }
                 if !self.is_open {
                     return mail.and_then(|()| Err(self.not_now(step, &reply)));
                 }
             }
             mail?;
+            is_slow = are_some_accepted
+                && self.begun.elapsed() > self.timeout.saturating_mul(PATIENT_IN_TIMEOUTS);
         }
         Ok(())
     }
