@@ -19,13 +19,14 @@ impl Session {
             && matches!(reply.kind(), Kind::Later | Kind::Never)
             && is_path_command(line)
         {
+            let is_over_allowance = *reply == reply::too_many_this_hour();
+            if reply.kind() == Kind::Later && !is_over_allowance && !self.patience.put_off() {
+                return step;
+            }
             let said = self.shown_path(line);
             let what = format!("{said}: {reply}");
-            let note = if *reply == reply::too_many_this_hour() {
-                Note::OverAllowance(what)
-            } else {
-                Note::Refused(what)
-            };
+            let note =
+                if is_over_allowance { Note::OverAllowance(what) } else { Note::Refused(what) };
             let is_rcpt = after_verb(line, "RCPT").is_some();
             let price = if is_rcpt { self.price_refusal(reply) } else { Price::Counts };
             step.note = Some(note);

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | it is refused with 5yz, a recipient included while none is accepted | 20 times; then 421 |
 //! | a recipient is refused beside accepted ones | counts as nothing while those are twice as many, and 5 times besides; then it counts, and its reply waits a second |
+//! | a sender or a recipient is refused with 4yz | nothing, and the log tells of 20 |
 //! | it says NOOP, RSET, VRFY, HELP, EHLO, HELO or `BDAT 0` | 100 times; then 421 |
 //! | it stays | 12 × `--timeout`, and one more for each 64 KiB of a message in chunks; then 421 |
 //! | it fails to log in | twice, a second late; the third time 421, a message or not |
@@ -29,6 +30,10 @@ use crate::smtp::reply::{self, Reply};
 /// How many 5yz replies a client may collect. People who type by hand stay far
 /// below, guessing machines do not.
 pub const REFUSALS_LIMIT: u32 = 20;
+
+/// How many 4yz replies to MAIL and RCPT the log tells of. They cost the client nothing: a list
+/// that is longer than a transaction may be gets one for each recipient too many.
+const PUT_OFF_TOLD: u32 = 20;
 
 /// How many refused recipients are forgiven beside accepted ones, whatever their
 /// number: as many as a guesser gets for nothing.
@@ -59,6 +64,8 @@ pub const PAUSE: Duration = Duration::from_secs(1);
 pub struct Patience {
     /// 5yz replies that count, since the last message that was accepted.
     refusals: u32,
+    /// 4yz replies to MAIL and RCPT, since then.
+    put_off: u32,
     /// Recipients that were refused beside accepted ones, since then.
     refused_recipients: usize,
     /// Refused recipients that no accepted ones paid for, in the whole session, less one
@@ -101,6 +108,12 @@ impl Patience {
     pub fn refused(&mut self) -> Option<Enough> {
         self.refusals += 1;
         (self.refusals > REFUSALS_LIMIT).then_some(Enough::Refusals)
+    }
+
+    /// One more 4yz reply to MAIL or RCPT. Says whether the log hears of it.
+    pub fn put_off(&mut self) -> bool {
+        self.put_off = self.put_off.saturating_add(1);
+        self.put_off <= PUT_OFF_TOLD
     }
 
     /// One more recipient was refused in a transaction with `accepted` ones. Those of a

@@ -248,6 +248,17 @@ mod tests {
         assert_eq!(codes(&mut session, &more), [250, 452]);
     }
 
+    #[test]
+    fn the_log_hears_twenty_times_of_what_is_put_off_and_all_are_answered() {
+        let mut session = session();
+        codes(&mut session, &TRANSACTION);
+        let steps: Vec<_> =
+            (0..1001).map(|_| session.line(b"RCPT TO:<cem@host.example>")).collect();
+        assert!(steps.iter().all(|step| step.code() == 452));
+        assert_eq!(steps.iter().filter(|step| step.note.is_some()).count(), 20);
+        assert_eq!(session.line(b"DATA").code(), 354);
+    }
+
     /// A session of a server where `all` leads to two mailboxes; `dee` is the third.
     fn with_list(max_recipients: usize) -> Session {
         let names = ["bob", "cem", "dee"].map(str::to_owned);
