@@ -119,26 +119,44 @@ impl MacroString {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Macro(one) if one.letter == 'p'))
     }
 
-    /// What it stands for.
-    pub fn expand(&self, known: &Known) -> String {
-        let expand = |piece: &Piece| match piece {
-            Piece::Literal(text) => text.clone(),
-            Piece::Escape(text) => (*text).to_owned(),
-            Piece::Macro(one) => one.expand(known),
-        };
-        self.pieces.iter().map(expand).collect()
+    /// What it stands for, or at least `limit` octets of it: a text may name the sender
+    /// thousands of times.
+    pub fn expand(&self, known: &Known, limit: usize) -> String {
+        let mut text = String::new();
+        for piece in &self.pieces {
+            if text.len() < limit {
+                text += &piece.expand(known);
+            }
+        }
+        text
     }
 
     /// What it stands for, as a name: labels in front are left out until it is short
     /// enough (section 7.3).
     pub fn expand_name(&self, known: &Known) -> String {
-        let name = self.expand(known);
+        let mut name = String::new();
+        for piece in self.pieces.iter().rev() {
+            // One octet more is the dot at the end. What stands in front of so many goes.
+            if name.len() <= NAME_LIMIT + 1 {
+                name.insert_str(0, &piece.expand(known));
+            }
+        }
         let mut name = name.strip_suffix('.').unwrap_or(&name);
         while name.len() > NAME_LIMIT {
             let Some((_, rest)) = name.split_once('.') else { break };
             name = rest;
         }
         name.to_owned()
+    }
+}
+
+impl Piece {
+    fn expand(&self, known: &Known) -> String {
+        match self {
+            Piece::Literal(text) => text.clone(),
+            Piece::Escape(text) => (*text).to_owned(),
+            Piece::Macro(one) => one.expand(known),
+        }
     }
 }
 
@@ -204,11 +222,15 @@ fn dotted(ip: IpAddr) -> String {
 
 /// All but letters, digits and `-._~` as `%XX` (RFC 3986 section 2.1).
 fn url_escaped(text: &str) -> String {
-    let escape = |octet: u8| {
-        let is_plain = octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
-        if is_plain { char::from(octet).to_string() } else { format!("%{octet:02X}") }
-    };
-    text.bytes().map(escape).collect()
+    let mut escaped = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            escaped.push(char::from(octet));
+        } else {
+            escaped += &format!("%{octet:02X}");
+        }
+    }
+    escaped
 }
 
 /// Letters, digits and inner hyphens, and not digits alone.
@@ -261,16 +283,16 @@ mod tests {
             ("a%%b%_c%-d", "a%b c%20d"),
         ] {
             let text = MacroString::value(text).unwrap();
-            assert_eq!(text.expand(&known("192.0.2.3")), expected);
+            assert_eq!(text.expand(&known("192.0.2.3"), 1000), expected);
         }
         let text = MacroString::domain("%{ir}.%{v}._spf.%{d2}").unwrap();
         let reversed = "1.0.B.C.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.D.0.1.0.0.2";
         assert_eq!(
-            text.expand(&known("2001:db8::cb01")),
+            text.expand(&known("2001:db8::cb01"), 1000),
             format!("{reversed}.ip6._spf.example.com")
         );
         let text = MacroString::explanation("%{c} at %{t} for %{r}").unwrap();
-        assert_eq!(text.expand(&known("192.0.2.3")), "192.0.2.3 at 7 for here.example");
+        assert_eq!(text.expand(&known("192.0.2.3"), 1000), "192.0.2.3 at 7 for here.example");
     }
 
     #[test]
@@ -286,6 +308,16 @@ mod tests {
         {
             assert!(MacroString::domain(text).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_more_is_expanded_than_is_wanted() {
+        let known = known("192.0.2.3");
+        let (many, one) = ("%{S}.".repeat(800), "strong-bad%40email.example.com.");
+        let name = MacroString::domain(&format!("{many}x.example")).unwrap().expand_name(&known);
+        assert!(name.ends_with("email.example.com.x.example") && name.len() <= NAME_LIMIT);
+        let text = MacroString::explanation(&many).unwrap();
+        assert_eq!(text.expand(&known, 40), format!("{one}{}", one.trim_end_matches('.')));
     }
 
     #[test]

@@ -362,7 +362,8 @@ impl Check<'_> {
         let [text] = texts.as_slice() else { return None };
         let text = MacroString::explanation(str::from_utf8(text).ok()?)?;
         let client_name = name(&text);
-        let text = printable(text.expand(&self.known(&failure.domain, &client_name)));
+        let known = self.known(&failure.domain, &client_name);
+        let text = printable(text.expand(&known, EXPLANATION_LIMIT));
         // What is printable is ASCII, so it may be cut anywhere.
         Some(text.chars().take(EXPLANATION_LIMIT).collect())
     }
