@@ -341,6 +341,8 @@ fn ten_thousand_signatures_and_an_endless_header_are_bounded() {
     let tags = field.replacen("v=1;", &format!("v=1;{}", "a=1;".repeat(50_000)), 1);
     assert_eq!(world.results(&(tags + rest)), [DkimResult::Neutral]);
     let names = field.replacen("h=", &format!("h={}", "x:".repeat(100_000)), 1);
+    assert_eq!(world.results(&(names + rest)), [DkimResult::PermError]);
+    let names = field.replacen("h=", &format!("h={}", "x:".repeat(8000)), 1);
     assert_eq!(world.results(&(names + rest)), [DkimResult::Fail]);
 }
 

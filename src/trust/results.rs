@@ -145,12 +145,12 @@ impl Display for Verdicts {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         write!(f, "spf={}", self.spf.result)?;
         for one in &self.dkim {
-            write!(f, " dkim={} ({})", one.result, printable(&one.domain))?;
+            write!(f, " dkim={} ({})", one.result, value(&one.domain))?;
         }
         if self.dkim.is_empty() {
             f.write_str(" dkim=none")?;
         }
-        write!(f, " dmarc={} ({})", self.dmarc.result, printable(&self.dmarc.domain))
+        write!(f, " dmarc={} ({})", self.dmarc.result, value(&self.dmarc.domain))
     }
 }
 
@@ -201,6 +201,13 @@ mod tests {
              \tdmarc=pass (the owner wants: reject) header.from=x.example\n"
         );
         assert_eq!(all.to_string(), "spf=pass dkim=fail (x.example) dmarc=pass (x.example)");
+    }
+
+    #[test]
+    fn what_others_wrote_makes_no_long_line_in_the_log() {
+        let mut all = verdicts(SpfResult::Pass, DmarcResult::Pass, Policy::Reject, true);
+        all.dkim[0].domain = "\u{fc}".repeat(100_000);
+        assert!(all.to_string().len() < 1000);
     }
 
     #[test]

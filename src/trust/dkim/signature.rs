@@ -56,6 +56,9 @@ pub struct Unusable {
     pub selector: String,
 }
 
+/// How long the list of signed fields may be, in octets: some two thousand names.
+const NAMES_LIMIT: usize = 16 * 1024;
+
 /// A tag that can be read, or why it cannot.
 type Tag<T> = Result<T, (DkimResult, &'static str)>;
 
@@ -81,10 +84,12 @@ impl Signature {
         let (header_canon, body_canon) = canons(tags.get("c").unwrap_or("simple/simple"))?;
         let domain = domain(required(tags, "d")?)?;
         let selector = domain_name(required(tags, "s")?).ok_or(SYNTAX)?;
-        let names: Vec<String> = required(tags, "h")?
-            .split(':')
-            .map(|name| name.trim_matches(is_blank).to_owned())
-            .collect();
+        let names = required(tags, "h")?;
+        if names.len() > NAMES_LIMIT {
+            return Err((DkimResult::PermError, "it names too many fields"));
+        }
+        let names: Vec<String> =
+            names.split(':').map(|name| name.trim_matches(is_blank).to_owned()).collect();
         // Else the most important field of all could be exchanged (section 5.4).
         if !names.iter().any(|name| name.eq_ignore_ascii_case("from")) {
             return Err((DkimResult::PermError, "it does not sign From"));
