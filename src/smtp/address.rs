@@ -184,6 +184,10 @@ impl Domain {
 /// normalised and checked by UTS 46. `None` for a name that has no such form, or a
 /// longer one than DNS takes. What comes out gives itself.
 pub fn ascii_domain(name: &str) -> Option<String> {
+    // A letter outside ASCII has four octets at most. To map what is far too long costs much.
+    if name.len() > 4 * DOMAIN_LIMIT {
+        return None;
+    }
     let ascii = if name.is_ascii() {
         name.to_ascii_lowercase()
     } else {

@@ -202,7 +202,10 @@ impl Header {
             _ if self.start.len() > START_LIMIT => {
                 Some(if reads_on { At::Value } else { At::Body })
             }
-            b':' => field_name(&self.start).map(|_| At::Value),
+            // After a colon that ends no name none does.
+            b':' if memchr::memchr(b':', &self.start) == self.start.len().checked_sub(1) => {
+                field_name(&self.start).map(|_| At::Value)
+            }
             b'\n' if takes_mbox && is_of_mailbox_file(&self.start) => Some(At::Start),
             b'\n' if reads_on => Some(At::Line),
             // An empty line, or one of text.

@@ -24,7 +24,7 @@ use crate::smtp::auth::users::Users;
 pub const CLIENT_NONCE_LIMIT: usize = 200;
 
 /// A server that asks for more hashing than this wants to keep us busy.
-const MOST_ITERATIONS: u32 = 10_000_000;
+const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// `n,,`: no channel binding, no other identity. It is what our client says.
 const GS2_HEADER: &str = "n,,";
