@@ -86,8 +86,7 @@ impl Session {
         let (reply, elsewhere) = match self.destinations(&envelope, rcpt) {
             Ok((new, known)) => {
                 let elsewhere = new.elsewhere();
-                envelope.add(rcpt, new);
-                envelope.add_wishes(&known, &rcpt.dsn);
+                envelope.add(rcpt, new, &known);
                 (reply::recipient_ok(), elsewhere)
             }
             Err(refusal) => (refusal, 0),
@@ -158,19 +157,25 @@ pub(super) fn refuse_chunk(state: State, chunk: Chunk, reply: Reply) -> (State, 
 }
 
 impl Envelope {
-    fn add(&mut self, rcpt: &Rcpt, resolved: Resolved) {
-        let Resolved { destinations, alias } = resolved;
+    /// Adds what is new of a recipient, and what the sender wants to hear of those who are
+    /// `known`.
+    fn add(&mut self, rcpt: &Rcpt, new: Resolved, known: &[Destination]) {
+        let Resolved { destinations, alias } = new;
         let mut dsn = rcpt.dsn.clone();
         // A success is told once, and not for each of several.
-        if let Some(alias) = alias.clone().filter(|_| destinations.len() > 1)
+        if let Some(alias) = alias.clone().filter(|_| known.len() + destinations.len() > 1)
             && dsn.wanted().success
         {
             let told = mem::replace(&mut dsn, rcpt.dsn.without_success());
-            self.push(rcpt, Destination::Expansion(alias), None, told);
+            let expansion = Destination::Expansion(alias);
+            if !self.has(&expansion) {
+                self.push(rcpt, expansion, None, told);
+            }
         }
         for destination in destinations {
             self.push(rcpt, destination, alias.clone(), dsn.clone());
         }
+        self.add_wishes(known, &dsn);
     }
 
     fn push(
@@ -298,6 +303,21 @@ mod tests {
         let Next::Message(envelope) = session.line(b"DATA").next else { panic!("no message") };
         // The sender hears once of the list, which is nobody who gets the letter.
         assert_eq!((envelope.recipients.len(), envelope.count(), envelope.accepted()), (4, 3, 2));
+    }
+
+    #[test]
+    fn a_success_of_an_alias_is_told_once_whoever_of_it_is_named_beside_it() {
+        const ALL: &str = "RCPT TO:<all@host.example> NOTIFY=SUCCESS";
+        for others in [[ALL, ALL], ["RCPT TO:<bob@host.example>", ALL]] {
+            let mut session = with_list(9);
+            codes(&mut session, &["EHLO c", "MAIL FROM:<a@b>"]);
+            assert_eq!(codes(&mut session, &others), [250, 250]);
+            let Next::Message(envelope) = session.line(b"DATA").next else { panic!("no message") };
+            let told = envelope.recipients.iter().filter(|one| one.dsn.wanted().success);
+            let told: Vec<_> = told.map(|one| &one.destination).collect();
+            assert!(matches!(told.as_slice(), [Destination::Expansion(_)]), "{told:?}");
+            assert_eq!(envelope.count(), 2);
+        }
     }
 
     #[test]
