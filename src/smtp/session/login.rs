@@ -78,7 +78,9 @@ impl Session {
         exchange: ServerExchange,
         line: &[u8],
     ) -> (State, Step) {
-        if self.outside.is_blocked {
+        // What ends an exchange tries nothing.
+        let is_end = line == b"*" || matches!(exchange, ServerExchange::TokenRefused);
+        if self.outside.is_blocked && !is_end {
             return go(State::Ready, reply::no_auth_now());
         }
         let answer = |users: &Users| exchange.answer(line, users, self.outside.now);
@@ -112,7 +114,7 @@ impl Session {
         }
     }
 
-    /// A login that failed is counted, and its answer waits, unless it was one too many.
+    /// A login that failed is counted, and its answer waits; one too many ends the session.
     fn login_failed(&mut self, next: (State, Step), why: Option<Refusal>) -> (State, Step) {
         let (state, step) = match self.patience.login_failed() {
             Some(enough) => {
@@ -155,6 +157,14 @@ mod tests {
         session.set_outside(Outside { is_blocked: true, ..Outside::default() });
         let step = session.line(RIGHT.as_bytes());
         assert_eq!((step.code(), step.pause), (454, Duration::ZERO));
+        session.set_outside(Outside::default());
+        // Blocked in the middle: what ends the exchange has its own answer.
+        for (line, code) in [("*", 501), ("Ym9i", 454)] {
+            session.set_outside(Outside::default());
+            assert_eq!(session.line(b"AUTH LOGIN").code(), 334);
+            session.set_outside(Outside { is_blocked: true, ..Outside::default() });
+            assert_eq!(session.line(line.as_bytes()).code(), code);
+        }
         session.set_outside(Outside::default());
         assert_eq!(session.line(RIGHT.as_bytes()).code(), 235);
     }

@@ -220,9 +220,9 @@ impl Session {
         let reply = match why {
             BadLine::TooLong if !was_auth => reply::line_too_long(),
             BadLine::TooLong | BadLine::AuthTooLong => reply::auth_line_too_long(),
-            BadLine::Nul => reply::nul_in_command(),
             // Inside an exchange it was no command.
-            BadLine::Bdat if was_auth => reply::bad_auth_response(),
+            BadLine::Nul | BadLine::Bdat if was_auth => reply::bad_auth_response(),
+            BadLine::Nul => reply::nul_in_command(),
             BadLine::Bdat => return self.hang_up(reply::bad_chunk(), Farewell::UnknownChunk),
             // Somebody may have wanted the rest to be taken for a command.
             BadLine::BareNewline => {
