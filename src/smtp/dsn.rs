@@ -13,8 +13,8 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::smtp::text::ascii_address;
 
-/// The longest `ENVID` and the longest `ORCPT`, in octets as sent (RFC 3461 sections
-/// 4.4 and 4.2).
+/// The longest `ENVID` and the longest `ORCPT`, in octets of the form in which they go on (RFC
+/// 3461 sections 4.4 and 4.2).
 const ENVID_LIMIT: usize = 100;
 const ORCPT_LIMIT: usize = 500;
 

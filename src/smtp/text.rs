@@ -4,7 +4,7 @@
 //! some of them: in header fields, replies, the log, the trace, and as names of
 //! folders. A CR LF among them would start a header line of its own, an ESC would
 //! move the cursor of whoever reads the log, a `../` would lead out of the spool.
-//! Everything a client said passes through here first, but for addresses in replies and
+//! Everything a client said passes through here first, but for addresses in
 //! fields: their grammar lets no control character in.
 //!
 //! Book: docs/04-commands-and-addresses.md.

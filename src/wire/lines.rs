@@ -259,8 +259,8 @@ impl Wire {
     /// the client has sent after it stays.
     pub fn end_message(&mut self, octets: u64) -> Result<(), Lost> {
         self.show(&format!("({octets} octets of the message)"));
-        // A client that did not wait for our 354 has not got it yet, and a disk may
-        // take long.
+        // A client that sent its chunks right behind RCPT has not got our replies yet, and a
+        // disk may take long.
         self.flush()
     }
 

@@ -17,7 +17,8 @@
 //!
 //! Closing is a measure for attacks (RFC 5321 section 7.8), not for mistakes, hence
 //! these numbers: an honest client stays far below them. `judge.rs` applies them to each
-//! reply to a command, `login.rs` and `mod.rs` to logins and messages. Not counted here: failed logins over several sessions (`server/failures.rs`).
+//! reply to a command, `login.rs` to logins, and `mod.rs` to messages and to commands that
+//! bring none. Not counted here: failed logins over several sessions (`server/failures.rs`).
 //!
 //! Book: docs/05-state-machine.md.
 

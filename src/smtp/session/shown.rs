@@ -4,8 +4,8 @@
 //! decided by a `match` over commands without a wildcard, so that a new command does
 //! not compile before somebody has thought of what it may hold.
 //!
-//! Where nobody can log in nobody types a password, and all is shown, unless somebody has
-//! tried AUTH all the same.
+//! Where nobody can log in nobody types a password, and all is shown but what follows `AUTH=`
+//! and lines that are too long, unless somebody has tried AUTH all the same.
 //!
 //! Book: docs/11-auth.md.
 
