@@ -5,7 +5,8 @@
 //! not compile before somebody has thought of what it may hold.
 //!
 //! Where nobody can log in nobody types a password, and all is shown but what follows `AUTH=`
-//! and lines that are too long, unless somebody has tried AUTH all the same.
+//! and lines that are too long, unless somebody has tried AUTH all the same, or has said a
+//! line that was not read.
 //!
 //! Book: docs/11-auth.md.
 
