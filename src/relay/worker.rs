@@ -296,6 +296,8 @@ mod tests {
     use crate::smtp::session::Recipient;
     use crate::smtp::site::{Destination, LocalMailbox};
     use std::fs::{self, File};
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{Ipv4Addr, TcpListener};
     use tempfile::TempDir;
 
     const RETRY: Duration = Duration::from_secs(300);
@@ -483,6 +485,44 @@ mod tests {
             assert_eq!(turn.next, None, "it is given up");
             // Where nobody was asked, nobody was silent.
             assert_eq!(turn.manner == Manner::Silent, is_asked, "{before:?}, {attempts}");
+        }
+    }
+
+    /// Where a server listens that refuses everybody for now, and needs so long for each answer.
+    fn refusing_hop(pause: Duration) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let mut wire = BufReader::new(listener.accept().unwrap().0);
+            let _ = wire.get_mut().write_all(b"220 hop.example\r\n");
+            let mut line = String::new();
+            while wire.read_line(&mut line).is_ok_and(|count| count > 0) {
+                thread::sleep(pause);
+                let is_rcpt = line.starts_with("RCPT");
+                let reply = if is_rcpt { "451 4.2.0 later" } else { "250 ok" };
+                let _ = write!(wire.get_mut(), "{reply}\r\n");
+                line.clear();
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_host_that_answers_late_and_takes_nothing_counts_as_silent() {
+        let millis = Duration::from_millis;
+        for (pause, timeout, manner) in [(0, 10_000, Manner::Heard), (120, 200, Manner::Silent)] {
+            let mut world = World::new();
+            world.courier.port = refusing_hop(millis(pause));
+            (world.courier.timeout, world.courier.loopback_hops) = (millis(timeout), true);
+            world.change(|entry| {
+                let domain = Domain::Literal(Ipv4Addr::LOCALHOST.into());
+                entry.recipients[0].address.domain = domain.clone();
+                entry.next_hop = NextHop::Domain(domain);
+            });
+            world.schedule.scan(world.queue(), SystemTime::now());
+            let mut turn = world.take(Timestamp::now()).unwrap();
+            turn.take(&world.courier).unwrap();
+            assert_eq!(turn.manner, manner);
         }
     }
 

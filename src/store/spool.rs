@@ -638,14 +638,14 @@ mod tests {
         let draft = format!("tmp/{}", spool.new_name(Timestamp::now()).file);
         fs::write(root.path().join(&draft), "From").unwrap();
         // As other programs call theirs.
-        let others = ["tmp/1.M20046P2137.host", "tmp/thesis.txt"];
+        let others = ["tmp/1.M20046P2137.host", "tmp/1.MaP1Q1.host", "tmp/thesis.txt"];
         for name in others {
             fs::write(root.path().join(name), "a year of work").unwrap();
         }
         fs::create_dir(root.path().join("tmp/1.M1P1Q1.a-folder")).unwrap();
         let (now, age) = (SystemTime::now(), Duration::from_secs(36 * 3600));
         spool.sweep(now + age - Duration::from_secs(60)).unwrap();
-        assert_eq!(tree(root.path()), [others[0], draft.as_str(), others[1]]);
+        assert_eq!(tree(root.path()), [others[0], others[1], draft.as_str(), others[2]]);
         spool.sweep(now + age + Duration::from_secs(60)).unwrap();
         assert_eq!(tree(root.path()), others);
     }

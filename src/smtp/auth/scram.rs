@@ -400,6 +400,7 @@ mod tests {
         for wrong in [
             "r=other,s=AAAA,i=4096",
             "r=clientx,s=AAAA,i=0",
+            "r=clientx,s=AAAA,i=1000001",
             "r=clientx,i=1",
             "m=1,r=clientx,s=AAAA,i=4096",
             "x",

@@ -315,7 +315,12 @@ mod tests {
         let known = known("192.0.2.3");
         let (many, one) = ("%{S}.".repeat(800), "strong-bad%40email.example.com.");
         let name = MacroString::domain(&format!("{many}x.example")).unwrap().expand_name(&known);
-        assert!(name.ends_with("email.example.com.x.example") && name.len() <= NAME_LIMIT);
+        let whole = format!("{}x.example", one.repeat(800));
+        let mut expected = whole.as_str();
+        while expected.len() > NAME_LIMIT {
+            (_, expected) = expected.split_once('.').unwrap();
+        }
+        assert_eq!(name, expected);
         let text = MacroString::explanation(&many).unwrap();
         assert_eq!(text.expand(&known, 40), format!("{one}{}", one.trim_end_matches('.')));
     }
