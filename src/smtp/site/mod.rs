@@ -41,7 +41,8 @@ pub struct Site {
     pub hostname: String,
     /// The largest message taken, in octets (RFC 1870).
     pub max_size: u64,
-    /// The most destinations of one message.
+    /// The most destinations of one message. One that is alone may be an alias that leads to
+    /// more.
     pub max_recipients: usize,
     /// Whether a client can encrypt: there is a certificate.
     pub has_tls: bool,
