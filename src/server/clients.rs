@@ -62,15 +62,15 @@ pub struct Client {
     ends: OnceLock<Ends>,
     /// The connection. Only this client's own thread reads or writes it.
     pub tcp: Arc<TcpStream>,
-    /// Whether it is sending a message, or reading our last reply. A shutdown lets it finish.
-    is_sending: AtomicBool,
+    /// Whether it sends a message, or reads our last reply. A shutdown lets it finish.
+    is_busy: AtomicBool,
     /// Whether a shutdown has ended its input.
     is_seen_out: AtomicBool,
 }
 
-/// While this lives, its client is sending a message, or reading our last reply.
+/// While this lives, its client sends a message, or reads our last reply.
 #[derive(Debug)]
-pub struct Sending<'a> {
+pub struct Busy<'a> {
     client: &'a Client,
 }
 
@@ -107,14 +107,14 @@ impl Clients {
             connection,
             ends: if is_balancers { OnceLock::new() } else { OnceLock::from(connection) },
             tcp: Arc::clone(tcp),
-            is_sending: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
             is_seen_out: AtomicBool::new(false),
         });
         live.clients.insert(client.number, Arc::clone(&client));
         Some(Place { clients: Arc::clone(self), client })
     }
 
-    /// Sees all clients out: those that are not sending a message find the end
+    /// Sees all clients out: those that are not busy find the end
     /// of their input at once, the others after their message. Waits until all are gone or
     /// `limit` has passed, and says how many are left.
     pub fn drain(&self, limit: Duration) -> usize {
@@ -130,7 +130,7 @@ impl Clients {
         live.clients.len()
     }
 
-    /// Ends the input of all clients that are not sending a message, so that their threads
+    /// Ends the input of all clients that are not busy, so that their threads
     /// wake up. Linux still hands out what arrives after that, so `Shared::is_stopping` is asked
     /// before each command.
     pub fn see_out(&self) {
@@ -164,7 +164,7 @@ impl Live {
 
     fn see_out(&self) {
         for client in self.clients.values() {
-            if !client.is_sending.load(Ordering::SeqCst) {
+            if !client.is_busy.load(Ordering::SeqCst) {
                 client.is_seen_out.store(true, Ordering::SeqCst);
                 // Its thread reads the end, and says 421 itself: no other thread
                 // ever writes to a client. An error means it is gone.
@@ -191,9 +191,9 @@ impl Client {
     }
 
     /// From here until the returned value is dropped, a shutdown waits for this client.
-    pub fn begin_sending(&self) -> Sending<'_> {
-        self.is_sending.store(true, Ordering::SeqCst);
-        Sending { client: self }
+    pub fn busy(&self) -> Busy<'_> {
+        self.is_busy.store(true, Ordering::SeqCst);
+        Busy { client: self }
     }
 
     /// Whether the end of its input is our doing: a shutdown has ended it.
@@ -202,9 +202,9 @@ impl Client {
     }
 }
 
-impl Drop for Sending<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.client.is_sending.store(false, Ordering::SeqCst);
+        self.client.is_busy.store(false, Ordering::SeqCst);
     }
 }
 

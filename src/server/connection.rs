@@ -276,7 +276,7 @@ impl<'a> Talk<'a> {
 
     /// Closes. A shutdown that begins meanwhile lets the client read our last reply.
     fn close(&self, wire: Wire, linger: Linger) {
-        let _waited_for = self.client.begin_sending();
+        let _busy = self.client.busy();
         wire.close(linger);
     }
 }

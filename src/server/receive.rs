@@ -15,7 +15,7 @@ use std::io;
 use jiff::Timestamp;
 
 use crate::config::SenderChecks;
-use crate::server::clients::{Client, Sending};
+use crate::server::clients::{Busy, Client};
 use crate::server::shared::Shared;
 use crate::server::trusting::Trust;
 use crate::smtp::address::{Mailbox, ReversePath};
@@ -49,7 +49,7 @@ pub struct Incoming<'a> {
     client: &'a Client,
     /// A shutdown waits for it. Between two chunks too: the client has given us a part of
     /// its message, and would have to send all of it again.
-    _sending: Sending<'a>,
+    _busy: Busy<'a>,
 }
 
 /// What came of a chunk.
@@ -112,14 +112,14 @@ impl<'a> Incoming<'a> {
         client: &'a Client,
         shared: &Shared,
     ) -> Incoming<'a> {
-        let _sending = client.begin_sending();
+        let _busy = client.busy();
         let when = Timestamp::now();
         let name = shared.spool.new_name(when);
         let trust = Trust::begin(session, shared, when);
         let fields = trace_fields(wire, session, envelope, client, &name, when);
         let draft = draft(&fields, session, &trust, shared, &name, when);
         let draft = draft.map_err(|error| fault(&error, &name, client));
-        Incoming { name, when, unstuffer, draft, trust, client, _sending }
+        Incoming { name, when, unstuffer, draft, trust, client, _busy }
     }
 
     /// Reads a message to its final dot.
@@ -197,7 +197,7 @@ impl<'a> Incoming<'a> {
 
     /// The message is over: stores it, if nothing is wrong with it.
     fn end(self, mut envelope: Envelope, session: &Session, shared: &Shared) -> Outcome {
-        let Incoming { name, when, unstuffer, draft, mut trust, client, _sending } = self;
+        let Incoming { name, when, unstuffer, draft, mut trust, client, _busy } = self;
         let (from, count) = (envelope.reverse_path.clone(), envelope.recipients.len());
         let mut verdict = String::new();
         let draft = draft.and_then(|mut draft| {
